@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong in a pipeline: one leaf per thing the caller can do."""
+
+
+class PipelineError(Exception):
+    """Root of everything the pipeline reports to its user."""
+
+
+class SourceError(PipelineError):
+    """A source cannot be read."""
+
+
+class SourceUnreadable(SourceError):
+    """The input is not what it should be; only its owner can mend it."""
+
+
+class SourceLost(SourceError):
+    """A live source went away; trying again may help."""
+
+
+class SinkError(PipelineError):
+    """An output cannot be written."""
+
+
+class StageError(PipelineError):
+    """A stage stopped on an error of its own."""
+
+
+class GraphError(PipelineError):
+    """The graph does not hold together."""
