@@ -10,11 +10,11 @@ class SourceError(PipelineError):
     """A source cannot be read."""
 
 
-class SourceUnreadable(SourceError):
+class SourceUnreadable(SourceError):  # noqa: N818 - the name says what is so
     """The input is not what it should be; only its owner can mend it."""
 
 
-class SourceLost(SourceError):
+class SourceLost(SourceError):  # noqa: N818 - the name says what happened
     """A live source went away; trying again may help."""
 
 
@@ -28,3 +28,7 @@ class StageError(PipelineError):
 
 class GraphError(PipelineError):
     """The graph does not hold together."""
+
+
+class OutputRefused(PipelineError):  # noqa: N818 - a state of the call, not a failure on the way
+    """Outputs cannot be made where the call wants them; choose another place."""

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Tracking: detections of one stream become identities over time."""

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks of GELAN, the network of YOLOv9 (arXiv 2402.13616).
+
+Axes: B batch, C channels, H and W height and width of the map.
+"""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as functional
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from model.reparam import ConvUnit, RepConv
+from model.scales import Downsampling, Elan
+
+
+class Bottleneck(nn.Module):
+    """Two convolutions beside the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = RepConv(channels, channels)
+        self.second = ConvUnit(channels, channels, 3)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return x + self.second(self.first(x))
+
+
+class CspBlock(nn.Module):
+    """Refine one narrow view of the input, keep another, and merge both.
+
+    x -+-> left -> chain of bottlenecks -+-> cat -> merge
+       +-> right ------------------------+
+    """
+
+    def __init__(self, inputs: int, outputs: int, repeats: int) -> None:
+        super().__init__()
+        hidden = outputs // 2
+        self.left = ConvUnit(inputs, hidden, 1)
+        self.right = ConvUnit(inputs, hidden, 1)
+        self.chain = nn.Sequential(*(Bottleneck(hidden) for _ in range(repeats)))
+        self.merge = ConvUnit(2 * hidden, outputs, 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B Cout H W"]:
+        return self.merge(torch.cat((self.chain(self.left(x)), self.right(x)), dim=1))
+
+
+class ElanBlock(nn.Module):
+    """Split the input, refine one half twice, and merge every partial result.
+
+    x -> split -+-> left -----------------------------+
+                +-> right --+-------------------------+
+                            +-> first --+-------------+
+                                        +-> second ---+-> cat -> merge
+    """
+
+    def __init__(self, inputs: int, width: Elan, repeats: int) -> None:
+        """Wire the block.
+
+        Args:
+            inputs: Channels of the input.
+            width: Channels inside and of the output.
+            repeats: Bottlenecks in each of the two refinements; none makes them plain 3x3s.
+        """
+        super().__init__()
+        half = width.hidden // 2
+        self.split = ConvUnit(inputs, width.hidden, 1)
+        self.first = _refinement(half, repeats)
+        self.second = _refinement(half, repeats)
+        self.merge = ConvUnit(width.hidden + 2 * half, width.out, 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B Cout H W"]:
+        left, right = self.split(x).chunk(2, dim=1)  # each B, hidden/2, H, W
+        first = self.first(right)
+        second = self.second(first)
+        return self.merge(torch.cat((left, right, first, second), dim=1))
+
+
+class AConv(nn.Module):
+    """Halve the resolution: average neighbours, then a strided 3x3."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = ConvUnit(inputs, outputs, 3, stride=2)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B Cout Hout Wout"]:
+        return self.conv(functional.avg_pool2d(x, 2, stride=1))
+
+
+class ADown(nn.Module):
+    """Halve the resolution: one half of the channels by a strided 3x3, the other by maxima.
+
+    x -> average -+-> strided ----------+-> cat
+                  +-> maxima -> pooled -+
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.strided = ConvUnit(inputs // 2, outputs // 2, 3, stride=2)
+        self.pooled = ConvUnit(inputs // 2, outputs // 2, 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B Cout Hout Wout"]:
+        first, second = functional.avg_pool2d(x, 2, stride=1).chunk(2, dim=1)
+        maxima = functional.max_pool2d(second, 3, stride=2, padding=1)
+        return torch.cat((self.strided(first), self.pooled(maxima)), dim=1)
+
+
+DOWNSAMPLINGS: dict[Downsampling, type[AConv] | type[ADown]] = {"AConv": AConv, "ADown": ADown}
+
+
+class PoolPyramid(nn.Module):
+    """See each place with three widening neighbourhoods: maxima over 5, 9 and 13 cells a side."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        hidden = outputs // 2
+        self.reduce = ConvUnit(inputs, hidden, 1)
+        self.merge = ConvUnit(4 * hidden, outputs, 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B Cout H W"]:
+        views = [self.reduce(x)]
+        for _ in range(3):
+            views.append(functional.max_pool2d(views[-1], 5, stride=1, padding=2))
+        return self.merge(torch.cat(views, dim=1))
+
+
+def _refinement(channels: int, repeats: int) -> nn.Module:
+    if repeats == 0:
+        return ConvUnit(channels, channels, 3)
+    return nn.Sequential(
+        OrderedDict(
+            csp=CspBlock(channels, channels, repeats),
+            mix=ConvUnit(channels, channels, 3),
+        )
+    )

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a weights file is, read from its first bytes alone.
+
+A safetensors file starts with the length of its header, 8 bytes, then the header, JSON. Ours
+carries a card in the header's metadata.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import ValidationError
+
+from model.config import Settings, describe_faults
+from model.errors import WeightsError
+from model.scales import ScaleName
+
+CARD_KEY: Final = "sightline"
+"""Entry of the file's metadata that holds the card, as JSON."""
+MAX_HEADER_BYTES: Final = 16 * 2**20
+PICKLE_STARTS: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+class Card(Settings):
+    """What a weights file holds and where it came from."""
+
+    scale: ScaleName
+    classes: tuple[str, ...]
+    class_width: int
+    """Channels of the head's class branch."""
+    box_groups: Literal[1, 4]
+    """Groups of the head's box branch."""
+    form: Literal["fused", "unfused"]
+    """Fused weights run; unfused ones can be trained further."""
+    image_size: int = 640
+    """Long side of the images it was trained on, in pixels."""
+    dtype: Literal["float32"] = "float32"
+    source: str
+    """Name of the file these weights were imported from, or of the run that trained them."""
+    source_sha256: str = ""
+    licence: str = "unknown"
+    format_version: Literal[1] = 1
+
+
+def read_card(path: Path) -> Card:
+    """Say what a weights file holds, from its first bytes."""
+    return card_of(path, read_header(path))
+
+
+def card_of(path: Path, header: dict[str, Any]) -> Card:
+    """Return the card in a header that was read from `path`."""
+    metadata = header.get("__metadata__")
+    text = metadata.get(CARD_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise WeightsError(
+            f"{path}: not a Sightline weights file, though it is a safetensors file; "
+            f"convert it with: sightline import {path} --output PATH"
+        )
+    try:
+        return Card.model_validate_json(text)
+    except ValidationError as invalid:
+        faults = " ".join(describe_faults(invalid).split())
+        raise WeightsError(f"{path}: its card is not one this version reads: {faults}") from None
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the header of a safetensors file: its tensors by name, and `__metadata__`."""
+    start, text, file_bytes = _read_start(path)
+    if file_bytes == 0:
+        raise WeightsError(f"{path}: the file is empty")
+    if start.startswith(PICKLE_STARTS):
+        raise WeightsError(
+            f"{path}: a checkpoint in pickle form, which can run code when opened; importing "
+            "those is not supported yet, give a safetensors file"
+        )
+    length = int.from_bytes(start[:8], "little")
+    if start[8:] != b"{" or length > MAX_HEADER_BYTES:
+        raise WeightsError(f"{path}: not a safetensors file")
+    if len(text) < length:
+        raise WeightsError(f"{path}: the file is cut short inside its header")
+    header, data_bytes = _parse_header(path, text)
+    expected = 8 + length + data_bytes
+    if file_bytes < expected:
+        raise WeightsError(
+            f"{path}: the file is cut short: {file_bytes} bytes of the {expected} it declares"
+        )
+    return header
+
+
+def count_values(header: dict[str, Any]) -> int:
+    """Return how many numbers the tensors of a header hold."""
+    return sum(math.prod(item["shape"]) for name, item in header.items() if name != "__metadata__")
+
+
+def _read_start(path: Path) -> tuple[bytes, bytes, int]:
+    """Return the first 9 bytes, the header that follows the first 8, and the file's size."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+            file.seek(8)
+            length = min(int.from_bytes(start[:8], "little"), MAX_HEADER_BYTES)
+            return start, file.read(length), path.stat().st_size
+    except OSError as failure:
+        raise unreadable(path, failure) from None
+
+
+def _parse_header(path: Path, text: bytes) -> tuple[dict[str, Any], int]:
+    """Return the header as a tree, and how many bytes of tensors it declares."""
+    try:
+        header = json.loads(text)
+        ends = [item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"]
+        shapes = [item["shape"] for name, item in header.items() if name != "__metadata__"]
+        data_bytes = max(ends, default=0)
+        well_formed = all(isinstance(side, int) for side in [data_bytes, *sum(shapes, [])])
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        well_formed = False
+    if not well_formed:
+        raise WeightsError(f"{path}: not a safetensors file: its header is damaged")
+    return header, data_bytes
+
+
+def unreadable(path: Path, failure: OSError) -> WeightsError:
+    """Say that a file cannot be opened, and why."""
+    return WeightsError(f"{path}: cannot read these weights: {failure.strerror}")

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings: frozen trees, read from YAML in one place and checked once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model.errors import ConfigError
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+EngineName = Literal["auto", "openvino", "torch"]
+Precision = Literal["auto", "f32", "bf16", "accuracy"]
+
+
+class Settings(BaseModel):
+    """A node of a settings tree: frozen, and unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class Suppression(Settings):
+    """Non-maximum suppression."""
+
+    min_score: Ratio = 0.25
+    """Only candidates that score above this are looked at."""
+    max_iou: Ratio = 0.7
+    """A box that overlaps a better one by more than this is dropped."""
+    max_boxes: Annotated[int, Field(ge=1)] = 300
+    """Boxes kept per image, the best ones."""
+    class_aware: bool = True
+    """Whether only boxes of one class drop each other."""
+
+
+class ModelConfig(Settings):
+    """Which detector runs, and how."""
+
+    weights: Path | None = None
+    """A Sightline weights file."""
+    engine: EngineName = "auto"
+    """`auto` is OpenVINO where it is installed, else eager torch."""
+    precision: Precision = "auto"
+    """`auto` is bf16 where the processor computes in it, else f32; `accuracy` is exact float32."""
+    image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 640
+    """Long side of the network's image, in pixels."""
+
+
+def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:
+    """Read `path` as a `kind`, after `a.b=value` overrides, or raise one `ConfigError`.
+
+    Args:
+        kind: The settings to build.
+        path: A YAML file; without one everything is default or overridden.
+        overrides: Assignments such as `suppression.max_iou=0.6`, the value written as YAML.
+    """
+    tree = {} if path is None else _read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as invalid:
+        where = kind.__name__ if path is None else str(path)
+        raise ConfigError(f"{where}: {describe_faults(invalid)}") from None
+
+
+def describe_faults(invalid: ValidationError) -> str:
+    """Name every fault with its dotted path; three a line at most, the rest beside them."""
+    faults = [
+        f"{'.'.join(map(str, fault['loc'])) or 'the settings'}: {_lowered(fault['msg'])}"
+        for fault in invalid.errors()
+    ]
+    if len(faults) == 1:
+        return faults[0]
+    between = "\n  " if len(faults) <= 3 else "; "
+    return f"{len(faults)} faults:{between if len(faults) <= 3 else ' '}{between.join(faults)}"
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{path}: cannot read these settings: {reason}") from None
+    except yaml.YAMLError as fault:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(fault).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        found = type(tree).__name__
+        raise ConfigError(f"{path}: settings are a mapping of names to values, got a {found}")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Put the value of one `a.b=value` into `tree`."""
+    name, equals, text = override.partition("=")
+    parts = name.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"override {override!r}: expected NAME.NAME=VALUE")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: {text!r} is not valid YAML") from None
+    node: Any = tree
+    for depth, part in enumerate(parts[:-1], start=1):
+        node = _child(node, part, f"override {override!r}: {'.'.join(parts[:depth])}")
+    if isinstance(node, list):
+        node[_position(node, parts[-1], f"override {override!r}: {name.strip()}")] = value
+    elif isinstance(node, dict):
+        node[parts[-1]] = value
+
+
+def _child(node: Any, part: str, where: str) -> Any:  # noqa: ANN401
+    """Step down to `part`, which is made where a mapping lacks it."""
+    if isinstance(node, list):
+        child = node[_position(node, part, where)]
+    else:
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"{where} is a {type(child).__name__}, which has no fields")
+    return child
+
+
+def _position(items: list[Any], part: str, where: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigError(f"{where}: expected a position from 0 to {len(items) - 1}")
+    return int(part)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every engine promises: a compiled detector of one fixed shape.
+
+Axes: B batch, H and W height and width of the canvas in pixels, A anchor points. The rows are
+left, top, right, bottom in canvas pixels, then one score per class.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+Done = Callable[[BaseException | None], None]
+"""Called once per request, from any thread, with the failure if there was one; never raises."""
+
+
+class Engine(Protocol):
+    """A detector that is ready to run. A result depends on its own images alone."""
+
+    name: str
+    """`openvino` or `torch`."""
+    precision: str
+    """What it really computes in, e.g. `bf16`."""
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int, int]
+    """B, H, W, 3: uint8 RGB."""
+    output_shape: tuple[int, int, int]
+    """B, 4 + classes, A: float32."""
+    num_requests: int
+    """Requests in flight that serve it best, and the most it takes."""
+
+    def infer(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float32[np.ndarray, "B rows A"]:
+        """Run one batch and wait for it. The result is a new array."""
+        ...
+
+    def start(
+        self,
+        images: UInt8[np.ndarray, "B H W 3"],
+        predictions: Float32[np.ndarray, "B rows A"],
+        on_done: Done,
+    ) -> None:
+        """Begin one request, at most `num_requests` at a time.
+
+        Args:
+            images: Read until `on_done` is called; C-contiguous.
+            predictions: Written by then; C-contiguous, not to be touched before.
+            on_done: Told the end of this request.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish what was started and give everything back. Twice is once."""
+        ...
+
+
+def check_images(engine: Engine, images: np.ndarray) -> None:
+    """Refuse images that the engine was not built for."""
+    _check("images", images, engine.input_shape, np.dtype(np.uint8))
+
+
+def check_request(engine: Engine, images: np.ndarray, predictions: np.ndarray) -> None:
+    """Refuse memory that a request cannot read from or write to directly."""
+    check_images(engine, images)
+    _check("predictions", predictions, engine.output_shape, np.dtype(np.float32))
+    if not predictions.flags.writeable:
+        raise ValueError("predictions must be writeable")
+    for name, array in (("images", images), ("predictions", predictions)):
+        if not array.flags.c_contiguous:
+            raise ValueError(f"{name} must be C-contiguous, got strides {array.strides}")
+
+
+def writeable_view(array: np.ndarray) -> np.ndarray:
+    """View an array as writeable, for libraries that refuse others though they only read."""
+    if array.flags.writeable:
+        return array
+    memory = (ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data)
+    return np.frombuffer(memory, array.dtype).reshape(array.shape)
+
+
+def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(
+            f"{name} must be {dtype} of shape {shape}, got {array.dtype} of shape {array.shape}"
+        )

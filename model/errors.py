@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong with a model, one class for each thing the caller can do about it."""
+
+
+class ModelError(Exception):
+    """Root of the errors of this package."""
+
+
+class WeightsError(ModelError):
+    """A weights file is missing, damaged, foreign, or holds something else: give another file."""
+
+
+class EngineError(ModelError):
+    """An engine cannot be built or cannot run: choose another engine, precision or shape."""
+
+
+class ConfigError(ModelError):
+    """Settings are not valid: correct the fields that the message names."""

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights published under other names, brought under ours through one table of names.
+
+The official converted checkpoints of YOLOv9 and those of ultralytics name their tensors alike:
+`model.{layer}.{path}`. Sizes and options are read from the shapes of the tensors.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from torch import nn
+
+from model.blocks import AConv, ADown, Bottleneck, CspBlock, ElanBlock, PoolPyramid
+from model.card import Card, read_header
+from model.errors import WeightsError
+from model.head import BINS, LEVELS, Branch, Head
+from model.network import Detector
+from model.reparam import ConvNorm, RepConv
+from model.scales import SCALES, Scale, ScaleName
+from model.weights import blank, fill, read_tensors, save_weights, weights_digest
+
+if TYPE_CHECKING:
+    import torch
+
+LAYERS: Final = {
+    "backbone.stem_p1": 0,
+    "backbone.stem_p2": 1,
+    "backbone.block_p2": 2,
+    "backbone.down_p3": 3,
+    "backbone.block_p3": 4,
+    "backbone.down_p4": 5,
+    "backbone.block_p4": 6,
+    "backbone.down_p5": 7,
+    "backbone.block_p5": 8,
+    "neck.context": 9,
+    "neck.top_p4": 12,
+    "neck.top_p3": 15,
+    "neck.down_p4": 16,
+    "neck.bottom_p4": 18,
+    "neck.down_p5": 19,
+    "neck.bottom_p5": 21,
+    "head": 22,
+}
+"""Our modules, and the number of the same layer in a published file."""
+
+CHILDREN: Final[dict[type[nn.Module], dict[str, str]]] = {
+    ConvNorm: {"conv": "conv", "norm": "bn"},
+    RepConv: {"square": "conv1", "point": "conv2"},
+    Bottleneck: {"first": "cv1", "second": "cv2"},
+    CspBlock: {"left": "cv1", "right": "cv2", "merge": "cv3", "chain": "m"},
+    nn.Sequential: {"csp": "0", "mix": "1"},
+    ElanBlock: {"split": "cv1", "first": "cv2", "second": "cv3", "merge": "cv4"},
+    AConv: {"conv": "cv1"},
+    ADown: {"strided": "cv1", "pooled": "cv2"},
+    PoolPyramid: {"reduce": "cv1", "merge": "cv5"},
+    Head: {"box": "cv2", "score": "cv3"},
+    nn.ModuleDict: {level: str(place) for place, level in enumerate(LEVELS)},
+    Branch: {"first": "0", "second": "1", "out": "2"},
+}
+"""Our name of each child, and the published one, by the kind of the parent."""
+
+BINS_NAME: Final = f"model.{LAYERS['head']}.dfl.conv.weight"
+"""A published constant: the distances 0 to 15. We store none."""
+
+
+def import_weights(source: Path, output: Path, *, overwrite: bool = False) -> Card:
+    """Convert a published safetensors file to ours, and return the card of the result.
+
+    Args:
+        source: Tensors under official or ultralytics names, fused or not.
+        output: The file to write.
+        overwrite: Whether an existing `output` is replaced.
+    """
+    if output.exists() and not overwrite:
+        raise WeightsError(f"{output}: exists already; overwrite it with --overwrite")
+    metadata = read_header(source).get("__metadata__") or {}
+    tensors = read_tensors(source)
+    card = _describe(source, tensors, metadata)
+    detector = blank(card)
+    _take_bins(source, tensors)
+    ours = _renamed(source, tensors, official_names(detector))
+    fused = fill(detector, ours, source)
+    card = card.model_copy(update={"form": "fused"})
+    save_weights(output, fused, card)
+    return card
+
+
+def official_names(detector: Detector) -> dict[str, str]:
+    """Return the published name of each of our tensors."""
+    return {name: _official_name(detector, name) for name in detector.state_dict()}
+
+
+def _official_name(detector: Detector, name: str) -> str:
+    layer = next(layer for layer in LAYERS if name.startswith(f"{layer}."))
+    module = detector.get_submodule(layer)
+    parts = ["model", str(LAYERS[layer])]
+    for part in name.removeprefix(f"{layer}.").split("."):
+        parts.append(_child_name(module, part))
+        module = getattr(module, part)
+    return ".".join(parts)
+
+
+def _child_name(parent: Any, child: str) -> str:  # noqa: ANN401
+    """Translate one step; tensors and numbered children are named alike on both sides."""
+    for kind, children in CHILDREN.items():
+        if isinstance(parent, kind) and child in children:
+            return children[child]
+    return child
+
+
+def _renamed(
+    source: Path, tensors: dict[str, "torch.Tensor"], names: dict[str, str]
+) -> dict[str, "torch.Tensor"]:
+    """Bring every tensor under our name, or say which ones have no counterpart."""
+    missing = [official for official in names.values() if official not in tensors]
+    unused = sorted(tensors.keys() - names.values())
+    if missing or unused:
+        sides = (("lacks", missing), ("has no place for", unused))
+        faults = [f"{verb} {_first_few(names)}" for verb, names in sides if names]
+        raise WeightsError(f"{source}: not a detector of this family: {'; '.join(faults)}")
+    return {ours: tensors[official] for ours, official in names.items()}
+
+
+def _first_few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _describe(source: Path, tensors: dict[str, "torch.Tensor"], metadata: dict[str, Any]) -> Card:
+    """Read size and options from the shapes, the rest from the metadata."""
+    head = LAYERS["head"]
+    score = _shape(source, tensors, f"model.{head}.cv3.0.2.weight")
+    box = _shape(source, tensors, f"model.{head}.cv2.0.1.conv.weight")
+    groups = box[0] // box[1]
+    if groups not in (1, 4) or len(score) != 4:
+        raise WeightsError(f"{source}: a head of shapes {score} and {box} is not of this family")
+    return Card(
+        scale=_find_scale(source, tensors),
+        classes=_class_names(source, metadata, score[0]),
+        class_width=score[1],
+        box_groups=1 if groups == 1 else 4,
+        form="unfused" if any(".bn." in name for name in tensors) else "fused",
+        source=source.name,
+        source_sha256=weights_digest(source),
+        licence=str(metadata.get("licence") or metadata.get("license") or "unknown"),
+    )
+
+
+def _find_scale(source: Path, tensors: dict[str, "torch.Tensor"]) -> ScaleName:
+    """Recognise the size by the widths of its backbone."""
+    blocks = [LAYERS[f"backbone.block_{level}"] for level in ("p2", "p3", "p4", "p5")]
+    found = tuple(_shape(source, tensors, f"model.{i}.cv4.conv.weight")[0] for i in blocks)
+    for name, scale in SCALES.items():
+        if _backbone_widths(scale) == found:
+            return name
+    known = ", ".join(f"{name} {_backbone_widths(scale)}" for name, scale in SCALES.items())
+    raise WeightsError(f"{source}: backbone widths {found} are of no known size: {known}")
+
+
+def _backbone_widths(scale: Scale) -> tuple[int, ...]:
+    return tuple(block.out for block in scale.backbone)
+
+
+def _shape(source: Path, tensors: dict[str, "torch.Tensor"], name: str) -> tuple[int, ...]:
+    if name not in tensors or tensors[name].ndim != 4:
+        raise WeightsError(f"{source}: not a detector of this family: it lacks {name}")
+    return tuple(tensors[name].shape)
+
+
+def _class_names(source: Path, metadata: dict[str, Any], count: int) -> tuple[str, ...]:
+    """Take the names from the metadata, a JSON list or a map from position to name."""
+    if "names" not in metadata:
+        return tuple(f"class_{place}" for place in range(count))
+    try:
+        names = json.loads(metadata["names"])
+    except ValueError:
+        raise WeightsError(f"{source}: the class names in its metadata are not JSON") from None
+    if isinstance(names, dict):
+        names = [names.get(str(place)) for place in range(count)]
+    if not isinstance(names, list) or len(names) != count or None in names:
+        raise WeightsError(f"{source}: its metadata does not name each of its {count} classes")
+    return tuple(str(name) for name in names)
+
+
+def _take_bins(source: Path, tensors: dict[str, "torch.Tensor"]) -> None:
+    """Check and drop the distances of the box distribution."""
+    bins = tensors.pop(BINS_NAME, None)
+    if bins is not None and bins.flatten().tolist() != list(range(BINS)):
+        raise WeightsError(f"{source}: {BINS_NAME} is not 0 to {BINS - 1}")

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start here: the detector, wired from a row of `scales.SCALES`.
+
+image -> stem -> P2 -> P3 -> P4 -> P5        backbone, strides 4, 8, 16, 32
+                       |     |     |
+                       |     |  context      neck, down the pyramid: coarse meets fine
+                       |  top P4 <-+ |
+                    top P3 <-+ |     |
+                       |       |     |
+                       +-> bottom P4 |       and up again: fine meets coarse
+                       |       +-> bottom P5
+                       P3      P4    P5      head: boxes and scores on each
+
+Paper: YOLOv9, arXiv 2402.13616. Axes: B batch, C classes, H and W height and width of the image
+in pixels, A anchor points of all levels.
+"""
+
+import torch
+import torch.nn.functional as functional
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from model.blocks import DOWNSAMPLINGS, AConv, ADown, ElanBlock, PoolPyramid
+from model.head import BoxGroups, Head, Logits, decode
+from model.reparam import ConvUnit
+from model.scales import Scale
+
+Levels = tuple[Tensor, Tensor, Tensor]
+"""Maps at strides 8, 16, 32."""
+
+
+class Backbone(nn.Module):
+    """From the image to maps at strides 8, 16 and 32."""
+
+    def __init__(self, scale: Scale) -> None:
+        super().__init__()
+        p2, p3, p4, p5 = scale.backbone
+        self.stem_p1 = ConvUnit(3, scale.stem[0], 3, stride=2)
+        self.stem_p2 = ConvUnit(scale.stem[0], scale.stem[1], 3, stride=2)
+        plain = scale.first == "plain"
+        self.block_p2 = ElanBlock(scale.stem[1], p2, 0 if plain else scale.repeats)
+        self.down_p3, width = _down(scale, p2.out, p3.out)
+        self.block_p3 = ElanBlock(width, p3, scale.repeats)
+        self.down_p4, width = _down(scale, p3.out, p4.out)
+        self.block_p4 = ElanBlock(width, p4, scale.repeats)
+        self.down_p5, width = _down(scale, p4.out, p5.out)
+        self.block_p5 = ElanBlock(width, p5, scale.repeats)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+        p2 = self.block_p2(self.stem_p2(self.stem_p1(images)))
+        p3 = self.block_p3(self.down_p3(p2))
+        p4 = self.block_p4(self.down_p4(p3))
+        p5 = self.block_p5(self.down_p5(p4))
+        return p3, p4, p5
+
+
+class Neck(nn.Module):
+    """Let the levels see each other, top down and then bottom up."""
+
+    def __init__(self, scale: Scale) -> None:
+        super().__init__()
+        _, p3, p4, p5 = (block.out for block in scale.backbone)
+        top_p4, top_p3, bottom_p4, bottom_p5 = scale.neck
+        self.context = PoolPyramid(p5, scale.context)
+        self.top_p4 = ElanBlock(scale.context + p4, top_p4, scale.repeats)
+        self.top_p3 = ElanBlock(top_p4.out + p3, top_p3, scale.repeats)
+        self.down_p4, width = _down(scale, top_p3.out, _half(bottom_p4.out))
+        self.bottom_p4 = ElanBlock(width + top_p4.out, bottom_p4, scale.repeats)
+        self.down_p5, width = _down(scale, bottom_p4.out, _half(bottom_p5.out))
+        self.bottom_p5 = ElanBlock(width + scale.context, bottom_p5, scale.repeats)
+
+    def forward(self, levels: Levels) -> Levels:
+        p3, p4, p5 = levels
+        context = self.context(p5)
+        top_p4 = self.top_p4(torch.cat((_doubled(context), p4), dim=1))
+        top_p3 = self.top_p3(torch.cat((_doubled(top_p4), p3), dim=1))
+        bottom_p4 = self.bottom_p4(torch.cat((self.down_p4(top_p3), top_p4), dim=1))
+        bottom_p5 = self.bottom_p5(torch.cat((self.down_p5(bottom_p4), context), dim=1))
+        return top_p3, bottom_p4, bottom_p5
+
+
+class Detector(nn.Module):
+    """Backbone, neck and head of one size, for a number of classes."""
+
+    def __init__(
+        self,
+        scale: Scale,
+        num_classes: int,
+        *,
+        class_width: int | None = None,
+        box_groups: BoxGroups = 4,
+    ) -> None:
+        """Wire the detector with random weights.
+
+        Args:
+            scale: A row of `SCALES`.
+            num_classes: Kinds of objects to tell apart.
+            class_width: Channels of the head's class branch; the scale's own if not given.
+            box_groups: Groups of the head's box branch.
+        """
+        super().__init__()
+        _, p3, p4, p5 = scale.neck
+        self.num_classes = num_classes
+        self.backbone = Backbone(scale)
+        self.neck = Neck(scale)
+        self.head = Head(
+            (p3.out, p4.out, p5.out),
+            num_classes,
+            class_width=class_width or scale.class_width,
+            box_groups=box_groups,
+        )
+
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Levels, Levels]:
+        """Return the maps of P3, P4 and P5 that leave the backbone, and those that leave the neck.
+
+        An auxiliary branch of training reads the first; the head reads the second.
+        """
+        levels = self.backbone(images)
+        return levels, self.neck(levels)
+
+    def logits(self, images: Float[Tensor, "B 3 H W"]) -> Logits:
+        """Return what the head says about each level, as a criterion needs it."""
+        _, features = self.pyramid(images)
+        return self.head(features)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B rows A"]:
+        """Images in 0 to 1 to boxes (xyxy, in pixels) and then one score a class."""
+        return decode(self.logits(images))
+
+
+def _down(scale: Scale, inputs: int, wanted: int) -> tuple[AConv | ADown, int]:
+    """Return the downsampling of this size and its width: ADown keeps the channels it is given."""
+    outputs = inputs if scale.down == "ADown" else wanted
+    return DOWNSAMPLINGS[scale.down](inputs, outputs), outputs
+
+
+def _half(channels: int) -> int:
+    """Half as many channels, in whole eights."""
+    return -(-channels // 16) * 8
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2.0, mode="nearest")

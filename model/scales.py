@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sizes of the detector, as data.
+
+Widths and depths follow the published tables of YOLOv9 (arXiv 2402.13616). What a rule derives
+is not stored: the inner width of a block is half of `hidden`, a pooling pyramid narrows to half
+of `context`, and a downsampling's width follows from its kind and its neighbours.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+ScaleName = Literal["T", "S", "M", "C"]
+Downsampling = Literal["AConv", "ADown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Elan:
+    """Widths of one block."""
+
+    out: int
+    hidden: int
+
+
+def even(*widths: int) -> tuple[Elan, ...]:
+    """Blocks as wide inside as outside."""
+    return tuple(Elan(out=width, hidden=width) for width in widths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Widths and depths of one size."""
+
+    stem: tuple[int, int]
+    """Channels at strides 2 and 4."""
+    backbone: tuple[Elan, ...]
+    """Blocks at strides 4, 8, 16, 32."""
+    neck: tuple[Elan, ...]
+    """Blocks in running order: strides 16, 8, then 16, 32."""
+    context: int
+    """Channels leaving the pooling pyramid, at stride 32."""
+    repeats: int
+    """Bottlenecks in each cross-stage block."""
+    down: Downsampling
+    class_width: int
+    """Channels of the head's class branch, as released."""
+    first: Literal["plain", "csp"] = "csp"
+    """Kind of the block at stride 4."""
+
+
+# fmt: off
+SCALES: Final[dict[ScaleName, Scale]] = {
+    "T": Scale(stem=(16, 32), repeats=3, down="AConv", context=128, first="plain", class_width=80,
+               backbone=even(32, 64, 96, 128),
+               neck=even(96, 64, 96, 128)),
+    "S": Scale(stem=(32, 64), repeats=3, down="AConv", context=256, first="plain", class_width=128,
+               backbone=even(64, 128, 192, 256),
+               neck=even(192, 128, 192, 256)),
+    "M": Scale(stem=(32, 64), repeats=1, down="AConv", context=480, class_width=240,
+               backbone=even(128, 240, 360, 480),
+               neck=even(360, 240, 360, 480)),
+    "C": Scale(stem=(64, 128), repeats=1, down="ADown", context=512, class_width=256,
+               backbone=(Elan(256, 128), Elan(512, 256), Elan(512, 512), Elan(512, 512)),
+               neck=even(512, 256, 512, 512)),
+}
+# fmt: on

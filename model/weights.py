@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights on disk: safetensors under our own names, with a card that says what they are.
+
+Torch is imported by the functions that need it: reading a card needs none, so that an engine
+built before starts without it.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.card import CARD_KEY, Card, read_card, read_header, unreadable
+from model.errors import WeightsError
+from model.files import replacing
+from model.scales import SCALES
+
+if TYPE_CHECKING:
+    import torch
+
+    import model.network
+
+__all__ = ["Card", "blank", "fill", "load_detector", "read_card", "read_tensors", "save_weights", "weights_digest"]
+
+
+def weights_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as failure:
+        raise unreadable(path, failure) from None
+
+
+def save_weights(path: Path, detector: "model.network.Detector", card: Card) -> None:
+    """Write weights and card; the file appears whole or not at all."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.contiguous() for name, tensor in detector.state_dict().items()}
+    content = save(tensors, metadata={CARD_KEY: card.model_dump_json()})
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as failure:
+        raise WeightsError(f"{path}: cannot write these weights: {failure.strerror}") from None
+
+
+def load_detector(path: Path) -> tuple["model.network.Detector", Card]:
+    """Build the detector a file describes, fused and ready to run, with the file's weights."""
+    card = read_card(path)
+    return fill(blank(card), read_tensors(path), path), card
+
+
+def blank(card: Card) -> "model.network.Detector":
+    """Build the detector that a card describes, its tensors without values."""
+    import torch
+
+    from model.network import Detector
+    from model.reparam import fuse
+
+    with torch.device("meta"):
+        detector = Detector(
+            SCALES[card.scale],
+            len(card.classes),
+            class_width=card.class_width,
+            box_groups=card.box_groups,
+        )
+    return fuse(detector) if card.form == "fused" else detector
+
+
+def fill(
+    detector: "model.network.Detector", tensors: dict[str, "torch.Tensor"], path: Path
+) -> "model.network.Detector":
+    """Give a blank detector its tensors, every one of them, and fuse it."""
+    from model.reparam import fuse
+
+    wanted = {name: tuple(tensor.shape) for name, tensor in detector.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    faults = [f"{name} is missing" for name in wanted if name not in found]
+    faults += [f"{name} has no place" for name in found if name not in wanted]
+    faults += [
+        f"{name} is {found[name]}, expected {shape}"
+        for name, shape in wanted.items()
+        if found.get(name, shape) != shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise WeightsError(f"{path}: wrong tensors: {'; '.join(faults[:3])}{more}")
+    detector.load_state_dict(tensors, assign=True)
+    return fuse(detector)
+
+
+def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
+    """Return the tensors of a safetensors file by name, numbers with a point in float32."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    read_header(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as fault:
+        raise WeightsError(f"{path}: the tensors cannot be read: {fault}") from None
+    return {
+        name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }

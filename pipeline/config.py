@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the pipeline: one frozen tree, checked once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from model.config import ModelConfig, Ratio, Settings, Suppression
+
+Seconds = Annotated[float, Field(gt=0)]
+TrackerKind = Literal["bytetrack", "sort", "ocsort", "botsort", "none"]
+
+
+class SourceConfig(Settings):
+    """How sources are read."""
+
+    stride: Annotated[int, Field(ge=1)] = 1
+    """Every how many frames the detector looks."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Decoded frames after which a source is over."""
+    image_rate: Annotated[float, Field(gt=0, le=1000)] = 25.0
+    """Frames per second a folder of images stands for."""
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    open_timeout_s: Seconds = 15.0
+    """How long `run` waits for a camera's first packet."""
+    timeout_s: Seconds = 5.0
+    """A camera that sends nothing for so long is lost."""
+    staleness_s: Seconds = 0.5
+    """Packets of a camera that wait longer than this are discarded up to a keyframe."""
+
+
+class TrackingConfig(Settings):
+    """How detections become tracks."""
+
+    kind: TrackerKind = "bytetrack"
+    lost_s: Seconds = 1.0
+    """How long a track that is not seen is remembered."""
+    low_score: Ratio = 0.1
+    """Boxes from this score on may continue a track that has begun."""
+
+
+class DrawingConfig(Settings):
+    """What annotated pictures show."""
+
+    trace_s: Annotated[float, Field(ge=0, le=60)] = 2.0
+    """Length of the trace behind a track; 0 for none."""
+
+
+class OutputConfig(Settings):
+    """What is written, and where."""
+
+    directory: Path = Path("out")
+    save_video: bool = False
+    overwrite: bool = False
+
+
+class PipelineConfig(Settings):
+    """A run over files, images and cameras."""
+
+    model: ModelConfig = ModelConfig()
+    suppression: Suppression = Suppression()
+    source: SourceConfig = SourceConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    drawing: DrawingConfig = DrawingConfig()
+    output: OutputConfig = OutputConfig()
+    classes: tuple[str, ...] = ()
+    """Names of the classes to look for; empty for all."""
+    parallel: Annotated[int, Field(ge=1, le=64)] = 2
+    """Files and folders processed side by side; cameras always all are."""
+    window: Annotated[int, Field(ge=2, le=64)] = 8
+    """Frames of one stream on their way between decoding and tracking."""

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packets to frames: a decoder made from parameters, which need not be where the reader is."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+
+from pipeline.decoding.images import IMAGE_CODEC, decode_image
+from pipeline.messages import CodecParameters, Packet
+
+_NANOSECONDS = Fraction(1, 1_000_000_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedFrame:
+    """A picture in the decoder's own pixel format, not yet turned upright."""
+
+    frame: av.VideoFrame
+    pts_ns: int | None
+    corrupt: bool
+
+
+class Undecodable(Exception):  # noqa: N818 - it concerns one packet, the stream goes on
+    """The decoder refused a packet."""
+
+
+class MediaDecoder:
+    """FFmpeg's software decoder of one video stream."""
+
+    def __init__(self, parameters: CodecParameters, *, live: bool) -> None:
+        """Open a decoder: by frames in files for throughput, by slices in streams for latency."""
+        context = av.CodecContext.create(parameters.codec, "r")
+        assert isinstance(context, av.VideoCodecContext)
+        context.extradata = parameters.extradata or None
+        context.width, context.height = parameters.width, parameters.height
+        if parameters.pixel_format is not None:
+            context.pix_fmt = parameters.pixel_format
+        context.codec_tag = parameters.codec_tag
+        context.bits_per_coded_sample = parameters.bits_per_coded_sample
+        context.thread_type = "SLICE" if live else "AUTO"
+        self._context = context
+
+    def decode(self, packet: Packet, data: memoryview) -> list[DecodedFrame]:
+        """The frames that this packet completes.
+
+        Raises:
+            Undecodable: the packet is damaged.
+        """
+        raw = av.Packet(data)
+        raw.time_base = _NANOSECONDS
+        raw.pts, raw.dts = packet.pts_ns, packet.dts_ns
+        raw.is_keyframe = packet.keyframe
+        return self._frames(raw)
+
+    def flush(self) -> list[DecodedFrame]:
+        """The frames the decoder still holds."""
+        try:
+            return self._frames(None)
+        except Undecodable:
+            return []
+
+    def _frames(self, packet: av.Packet | None) -> list[DecodedFrame]:
+        try:
+            frames = self._context.decode(packet)
+        except av.error.FFmpegError as error:
+            raise Undecodable(str(error)) from error
+        return [
+            DecodedFrame(frame=frame, pts_ns=frame.pts, corrupt=bool(frame.is_corrupt))
+            for frame in frames
+        ]
+
+
+class ImageDecoder:
+    """Whole image files."""
+
+    def decode(self, packet: Packet, data: memoryview) -> list[DecodedFrame]:
+        """The image.
+
+        Raises:
+            Undecodable: the file is no image or is cut off.
+        """
+        try:
+            frame = decode_image(data)
+        except ValueError as error:
+            raise Undecodable(str(error)) from error
+        return [DecodedFrame(frame=frame, pts_ns=packet.pts_ns, corrupt=False)]
+
+    def flush(self) -> list[DecodedFrame]:
+        """Nothing is held back."""
+        return []
+
+
+Decoder = MediaDecoder | ImageDecoder
+
+
+def make_decoder(parameters: CodecParameters, *, live: bool) -> Decoder:
+    """The decoder for these parameters."""
+    if parameters.codec == IMAGE_CODEC:
+        return ImageDecoder()
+    return MediaDecoder(parameters, live=live)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a user names to the streams it stands for."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.decoding.redaction import redact
+from pipeline.errors import SourceUnreadable
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
+     ".flv", ".wmv", ".3gp", ".ogv", ".h264", ".264", ".h265", ".hevc", ".mjpeg", ".y4m", ".gif"}
+)  # fmt: skip
+_LIVE_SCHEMES = ("rtsp://", "rtsps://")
+_WILDCARDS = re.compile(r"[*?\[]")
+
+SourceKind = Literal["file", "image", "images", "rtsp"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One stream to be: where it comes from and what it is called."""
+
+    name: str
+    kind: SourceKind
+    location: str
+    """Path or address; an address may hold a password, so show `label`."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it goes on whether we read it or not."""
+        return self.kind == "rtsp"
+
+    @property
+    def label(self) -> str:
+        """The location as it may be shown."""
+        return redact(self.location)
+
+
+def find_sources(named: Sequence[str]) -> tuple[Source, ...]:
+    """The streams that files, globs, folders and addresses stand for, in the order given.
+
+    A folder stands for every video in it and, where it holds images, for one stream that shows
+    them in the order of their names.
+
+    Raises:
+        SourceUnreadable: something named does not exist or holds nothing to read.
+    """
+    found: list[tuple[SourceKind, str, str]] = []
+    for name in named:
+        found.extend(_expand(name))
+    return tuple(
+        Source(name=name, kind=kind, location=location)
+        for name, (kind, location, _) in zip(_unique(f[2] for f in found), found, strict=True)
+    )
+
+
+def image_files(folder: Path) -> tuple[Path, ...]:
+    """The images of a folder by natural order of name: `frame2` before `frame10`."""
+    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    return tuple(sorted(images, key=_natural))
+
+
+def _expand(named: str) -> list[tuple[SourceKind, str, str]]:
+    if named.startswith(_LIVE_SCHEMES):
+        return [("rtsp", named, _camera_name(named))]
+    if "://" in named:
+        raise SourceUnreadable(
+            f"{redact(named)}: cannot read this kind of address; known are files, folders, "
+            f"globs and {' '.join(_LIVE_SCHEMES)}"
+        )
+    path = Path(named)
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists() and _WILDCARDS.search(named):
+        return _glob(named)
+    if not path.exists():
+        raise SourceUnreadable(f"{named}: no such file; check the path")
+    return [_file(path)]
+
+
+def _folder(folder: Path) -> list[tuple[SourceKind, str, str]]:
+    videos = (p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    found = [_file(path) for path in sorted(videos, key=_natural)]
+    if image_files(folder):
+        found.append(("images", str(folder), folder.resolve().name or "images"))
+    if not found:
+        raise SourceUnreadable(f"{folder}: the folder holds no video and no image; name another")
+    return found
+
+
+def _glob(pattern: str) -> list[tuple[SourceKind, str, str]]:
+    anchor = Path(pattern).anchor
+    base, relative = (Path(anchor), str(Path(pattern).relative_to(anchor))) if anchor else (
+        Path(), pattern)  # fmt: skip
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    paths = sorted((p for p in base.glob(relative) if p.is_file()), key=_natural)
+    found = [_file(path) for path in paths if path.suffix.lower() in known]
+    if not found:
+        raise SourceUnreadable(f"{pattern}: no video or image matches; check the pattern")
+    return found
+
+
+def _file(path: Path) -> tuple[SourceKind, str, str]:
+    kind: SourceKind = "image" if path.suffix.lower() in IMAGE_SUFFIXES else "file"
+    return kind, str(path), path.stem
+
+
+def _camera_name(address: str) -> str:
+    """A file name from host and path: `rtsp://user:pw@10.0.0.7:554/yard?x=1` -> `10.0.0.7-yard`."""
+    place = redact(address).split("://", 1)[1].split("?", 1)[0]
+    host, _, path = place.partition("/")
+    name = "-".join([host.rsplit(":", 1)[0], *path.split("/")])
+    return re.sub(r"[^\w.-]+", "_", name).strip("-_.") or "camera"
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """The names, the second of one kind called `name-2`; case does not tell them apart."""
+    taken: set[str] = set()
+    unique = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate.casefold() in taken:
+            number += 1
+            candidate = f"{name}-{number}"
+        taken.add(candidate.casefold())
+        unique.append(candidate)
+    return unique
+
+
+def _natural(path: Path) -> tuple[tuple[int, int | str], ...]:
+    parts = re.split(r"(\d+)", path.name.casefold())
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the decoder's own pixels straight to what the network and the viewer want.
+
+The network's picture is scaled from YUV in one step by swscale, whose bilinear filter widens when
+it shrinks: the antialiased triangle filter that training and evaluation use. Full chroma
+interpolation costs a millisecond at 1080p and brings the mean error from 2 levels to 0.3.
+"""
+
+import av
+import numpy as np
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from jaxtyping import UInt8
+
+from model.letterbox import PAD, Letterbox
+
+_TRIANGLE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_UNSPECIFIED = 2
+_HD_HEIGHT = 720
+
+
+class FrameScaler:
+    """Scales and turns the frames of one stream; keeps FFmpeg's scaler contexts warm."""
+
+    def __init__(self, rotation_deg: int) -> None:
+        self._quarter_turns = round(rotation_deg / 90) % 4
+        self._to_network = VideoReformatter()
+        self._to_viewer = VideoReformatter()
+
+    def upright_hw(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Height and width of the frame as a viewer sees it."""
+        if self._quarter_turns % 2:
+            return frame.width, frame.height
+        return frame.height, frame.width
+
+    def letterboxed(
+        self, frame: av.VideoFrame, letterbox: Letterbox, canvas: UInt8[np.ndarray, "H W 3"]
+    ) -> None:
+        """Write the frame into the canvas as RGB, scaled, centred and padded."""
+        height, width = letterbox.resized_hw
+        turned = self._quarter_turns % 2
+        scaled = self._to_network.reformat(
+            frame,
+            width=height if turned else width,
+            height=width if turned else height,
+            format="rgb24",
+            src_colorspace=_matrix(frame),
+            interpolation=_TRIANGLE,
+            threads=1,
+        )
+        top, left = letterbox.pad_top_px, letterbox.pad_left_px
+        canvas[:top] = canvas[top + height :] = PAD
+        canvas[:, :left] = canvas[:, left + width :] = PAD
+        pixels = np.rot90(_pixels(scaled), self._quarter_turns)
+        canvas[top : top + height, left : left + width] = pixels
+
+    def full_size(self, frame: av.VideoFrame, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Write the frame into the picture as BGR; the sizes must agree."""
+        converted = self._to_viewer.reformat(
+            frame, format="bgr24", src_colorspace=_matrix(frame), threads=1
+        )
+        np.copyto(picture, np.rot90(_pixels(converted), self._quarter_turns))
+
+
+def _pixels(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+    """A packed frame's pixels without a copy; rows may be padded."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height]
+    return rows[:, : frame.width * 3].reshape(frame.height, frame.width, 3)
+
+
+def _matrix(frame: av.VideoFrame) -> Colorspace | None:
+    """The YUV matrix; files of HD size that do not name theirs were made with BT.709."""
+    if frame.colorspace == _UNSPECIFIED and frame.height >= _HD_HEIGHT:
+        return Colorspace.ITU709
+    return None

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run from settings to summary: everything is checked before a stage starts."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from model.card import Card, read_card
+from model.config import ModelConfig
+from model.engines import Engine, build_engine
+from model.errors import ConfigError
+from pipeline.config import PipelineConfig
+from pipeline.decoding.inputs import Source, find_sources
+from pipeline.errors import PipelineError, SinkError
+from pipeline.graph import Plan
+from pipeline.metrics import Counters
+from pipeline.outputs import Outputs
+from pipeline.runner import StreamState, Supervisor
+from pipeline.stages.write import TextFiles, TrackSink
+
+
+@dataclass(slots=True)
+class Engines:
+    """Builds engines for the trunk and remembers what they turned out to be."""
+
+    config: ModelConfig
+    built: list[Engine]
+    build_s: float = 0.0
+
+    def build(self, image_hw: tuple[int, int]) -> Engine:
+        """Build the engine for one shape; one shape after another."""
+        started_s = time.monotonic()
+        engine = build_engine(self.config, image_hw=image_hw)
+        self.build_s += time.monotonic() - started_s
+        self.built.append(engine)
+        return engine
+
+
+class Job:
+    """A checked run, ready to start."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        named: Sequence[str],
+        *,
+        open_sink: Callable[[Source], TrackSink] | None = None,
+    ) -> None:
+        """Check everything that can be checked before a frame is read.
+
+        Args:
+            config: The settings.
+            named: Files, globs, folders and addresses.
+            open_sink: Takes each stream's tracks instead of the files in `config.output`.
+
+        Raises:
+            PipelineError: a source or an output is not as it must be.
+            ModelError: the weights or the settings are not.
+        """
+        self.config = config
+        self.card = _card(config.model)
+        self.sources = find_sources(named)
+        self.outputs = Outputs(config.output)
+        self.counters = {source.name: Counters() for source in self.sources}
+        self.engines = Engines(config.model, [])
+        class_ids = class_ids_of(config.classes, self.card.classes)
+        if open_sink is None:
+            self.outputs.prepare(self.sources)
+        self._writes_files = open_sink is None
+        plan = Plan(
+            config=config,
+            sources={source.name: source for source in self.sources},
+            counters=self.counters,
+            classes=self.card.classes,
+            class_ids=class_ids,
+            build_engine=self.engines.build,
+            open_sink=open_sink or self._text_files,
+            video_path=self.outputs.video if config.output.save_video else None,
+        )
+        self.supervisor = Supervisor(plan, self.sources)
+        self._started_s = time.monotonic()
+        self.elapsed_s = 0.0
+        self.interrupted = threading.Event()
+
+    def run(self, on_tick: Callable[[], None] = lambda: None) -> None:
+        """Run to the end and write the summary."""
+        self._started_s = time.monotonic()
+        try:
+            self.supervisor.run(on_tick)
+        finally:
+            self.elapsed_s = time.monotonic() - self._started_s
+        if self._writes_files:
+            self._write_summary()
+
+    def stop(self) -> None:
+        """End early, keeping what was read; a second call ends at once."""
+        self.interrupted.set()
+        self.supervisor.stop()
+
+    @property
+    def streams(self) -> Sequence[StreamState]:
+        """The streams in the order they were named."""
+        return tuple(self.supervisor.streams.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every stream gave all it declares and every output is whole."""
+        return all(state.complete for state in self.streams)
+
+    def summary(self) -> dict[str, Any]:
+        """What was done, as `summary.json` holds it."""
+        engines = self.engines.built
+        return {
+            "sightline": _version(),
+            "complete": self.complete,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "model": {
+                "weights": str(self.config.model.weights),
+                "scale": self.card.scale,
+                "engine": engines[0].name if engines else None,
+                "precision": engines[0].precision if engines else None,
+                "input_shapes": [list(engine.input_shape) for engine in engines],
+                "build_s": round(self.engines.build_s, 3),
+            },
+            "settings": self.config.model_dump(mode="json"),
+            "streams": [self._stream_summary(state) for state in self.streams],
+            "stages": self._stage_summary(),
+        }
+
+    def _stream_summary(self, state: StreamState) -> dict[str, Any]:
+        counters = self.counters[state.source.name]
+        elapsed_s = state.elapsed_s
+        return {
+            "name": state.source.name,
+            "source": state.source.label,
+            "complete": state.complete,
+            "reason": state.reason or None,
+            "declared_frames": state.facts.num_frames if state.facts else None,
+            **counters.as_dict(),
+            "dropped": counters.num_dropped,
+            "elapsed_s": round(elapsed_s, 3),
+            "frames_per_s": round(counters["decoded"] / elapsed_s, 2) if elapsed_s else 0.0,
+            "outputs": state.outputs,
+        }
+
+    def _stage_summary(self) -> dict[str, dict[str, float]]:
+        return {
+            worker: {
+                "messages": usage["messages"],
+                "work_s": _seconds(
+                    usage["running_ns"]
+                    - usage["waiting_for_input_ns"]
+                    - usage["waiting_for_credit_ns"]
+                ),
+                "waiting_for_input_s": _seconds(usage["waiting_for_input_ns"]),
+                "waiting_for_credit_s": _seconds(usage["waiting_for_credit_ns"]),
+                "thread_cpu_s": _seconds(usage["cpu_ns"]),
+            }
+            for worker, usage in self.supervisor.usage.items()
+        }
+
+    def _text_files(self, source: Source) -> TrackSink:
+        return TextFiles(
+            self.outputs.mot(source), self.outputs.jsonl(source), self.card.classes
+        )
+
+    def _write_summary(self) -> None:
+        path = self.outputs.summary
+        partial = path.with_name(path.name + ".partial")
+        try:
+            partial.write_text(json.dumps(self.summary(), indent=2) + "\n")
+            partial.replace(path)
+        except OSError as error:
+            raise SinkError(
+                f"{path}: cannot be written ({(error.strerror or str(error)).lower()})"
+            ) from error
+
+
+def class_ids_of(names: Sequence[str], classes: Sequence[str]) -> tuple[int, ...] | None:
+    """The numbers of the named classes; None where none are named.
+
+    Raises:
+        ConfigError: a name is not one of the model's.
+    """
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+        raise ConfigError(f"classes: the model knows no {', '.join(unknown)}; it knows {shown}")
+    return tuple(classes.index(name) for name in names) or None
+
+
+def _card(config: ModelConfig) -> Card:
+    if config.weights is None:
+        raise ConfigError(
+            "no weights: pass --model FILE, a file made by: sightline import CHECKPOINT --output FILE"
+        )
+    return read_card(config.weights)
+
+
+def _seconds(nanoseconds: int) -> float:
+    return round(nanoseconds / 1e9, 4)
+
+
+def _version() -> str:
+    try:
+        return version("sightline")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What travels between stages: small frozen headers; pixels stay in slots.
+
+Every frame that was decoded is answered for on every link it travels: by its result or by a
+tombstone (`Dropped`), so that ordered stages wait for a frame and never for a time-out.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+DropCause = Literal["stride", "late", "overload", "corrupt", "stage-died", "shutdown"]
+"""Why a decoded frame has no tracks; `stride` was asked for, the others are losses."""
+
+
+class Slot(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an array lies: which pool, which slot, and which use of that slot."""
+
+    pool: str
+    index: int
+    generation: int
+    shape: tuple[int, ...]
+
+
+class CodecParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decoder must know before the first packet."""
+
+    codec: str
+    """FFmpeg's name of the decoder, or `image` for whole image files."""
+    width: int = 0
+    height: int = 0
+    pixel_format: str | None = None
+    codec_tag: str = ""
+    bits_per_coded_sample: int = 0
+    extradata: bytes = b""
+    rotation_deg: int = 0
+    """Counter-clockwise rotation that brings the picture upright."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The stream a message belongs to and its place in it."""
+
+    stream: str
+    frame_index: int
+    """Decoded frames of this stream, from 0; packets are counted on their own."""
+
+
+class Opened(Message, frozen=True, kw_only=True, tag=True):
+    """A source was opened, or opened again; packets of these parameters follow."""
+
+    parameters: CodecParameters
+    frame_rate: float
+    """Declared frames per second; 0 where unknown."""
+
+
+class Packet(Message, frozen=True, kw_only=True, tag=True):
+    """One compressed picture; its bytes ride beside the header."""
+
+    pts_ns: int | None
+    dts_ns: int | None
+    keyframe: bool
+    captured_ns: int
+    """`time.monotonic_ns()` when the packet was read."""
+
+
+class Timed(Message, frozen=True, kw_only=True, tag=True):
+    """A message about one decoded frame, with the clocks its latency is measured on."""
+
+    pts_ns: int
+    """Presentation time on the stream's own clock."""
+    duration_ns: int
+    """How long the frame is meant to be shown; from the declared frame rate."""
+    captured_ns: int
+    """`time.monotonic_ns()` when the frame's packet was read."""
+    discontinuity: bool = False
+    """The first frame after a source came back: what was known before does not hold."""
+
+
+class Frame(Timed, frozen=True, kw_only=True, tag=True):
+    """A picture as the network wants it: RGB, letterboxed, uint8 H W 3."""
+
+    image: Slot
+    source_hw: tuple[int, int]
+
+
+class Picture(Timed, frozen=True, kw_only=True, tag=True):
+    """A picture as the viewer wants it: BGR, full size, uint8 H W 3."""
+
+    picture: Slot
+
+
+class Predictions(Timed, frozen=True, kw_only=True, tag=True):
+    """What the network said: rows (4 + classes) x anchors, float32."""
+
+    rows: Slot
+    source_hw: tuple[int, int]
+    canvas_hw: tuple[int, int]
+
+
+class Found(Timed, frozen=True, kw_only=True, tag=True):
+    """Detections of one frame; xyxy, score and class_id ride beside the header."""
+
+
+class Tracked(Timed, frozen=True, kw_only=True, tag=True):
+    """Tracks of one frame; xyxy, score, class_id and track_id ride beside the header."""
+
+
+class Drawn(Timed, frozen=True, kw_only=True, tag=True):
+    """A picture with its tracks drawn: BGR, full size, uint8 H W 3."""
+
+    picture: Slot
+
+
+class Dropped(Timed, frozen=True, kw_only=True, tag=True):
+    """The tombstone of a frame that will have no tracks."""
+
+    cause: DropCause
+
+
+class Ended(Message, frozen=True, kw_only=True, tag=True):
+    """Nothing follows; `frame_index` is the number of frames there were."""
+
+    complete: bool
+    reason: str = ""
+    """Why the stream is not complete, for its user."""
+
+
+AnyMessage = (
+    Opened | Packet | Frame | Picture | Predictions | Found | Tracked | Drawn | Dropped | Ended
+)
+FrameMessage = Frame | Picture | Predictions | Found | Tracked | Drawn | Dropped
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def pack(message: AnyMessage) -> bytes:
+    """Encode a header."""
+    return _encoder.encode(message)
+
+
+def unpack(header: bytes | memoryview) -> AnyMessage:
+    """Decode a header, checking its types.
+
+    Raises:
+        msgspec.ValidationError: it is no message of ours.
+    """
+    return _decoder.decode(header)
+
+
+def timing(message: Timed) -> dict[str, Any]:
+    """The fields that every later message about the same frame repeats."""
+    return {
+        "stream": message.stream,
+        "frame_index": message.frame_index,
+        "pts_ns": message.pts_ns,
+        "duration_ns": message.duration_ns,
+        "captured_ns": message.captured_ns,
+        "discontinuity": message.discontinuity,
+    }
+
+
+Buffers = Sequence[memoryview | bytes]

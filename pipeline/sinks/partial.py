@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outputs that get their final name only once they are whole.
+
+Every writer of this package writes `<name>.partial` and has two ends: `finish()` completes the file
+and renames it, `abandon()` closes it under its temporary name, readable as far as it goes. Whether
+an existing output may be replaced is decided before a writer is made.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import av
+
+from pipeline.errors import SinkError
+
+_WAY_OUT: Final = {
+    errno.ENOSPC: "free some space or write to another folder",
+    errno.EDQUOT: "free some space or write to another folder",
+    errno.EACCES: "write to a folder of your own",
+    errno.EPERM: "write to a folder of your own",
+    errno.EROFS: "write to a folder of your own",
+    errno.ENOENT: "create the folder, and keep it while the run lasts",
+}
+
+
+def partial_path(path: Path) -> Path:
+    """Where the file of final name `path` is written."""
+    return path.with_name(f"{path.name}.partial")
+
+
+def publish(path: Path) -> None:
+    """Give the finished file its final name."""
+    partial_path(path).replace(path)
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Turn a failure to write into one `SinkError` about the final file."""
+    try:
+        yield
+    except (OSError, av.FFmpegError) as failure:
+        cause = failure.strerror or str(failure)
+        way_out = _WAY_OUT.get(failure.errno or 0, "check the disk and the folder")
+        raise SinkError(f"{path}: cannot be written: {cause.lower()}; {way_out}") from failure

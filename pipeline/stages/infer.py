@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""infer: the compiled detector, several requests in flight, one engine per picture shape.
+
+Requests end in any order; what follows puts each stream back into its own. An engine for a new
+shape is built beside the ones that run. A frame is acknowledged when its tracks are safe.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.engines.contract import Engine
+from pipeline.errors import StageError
+from pipeline.messages import Frame, Predictions, timing
+from pipeline.transport.links import Delivery
+from pipeline.transport.pool import Lease, Pool, SlotGone
+from pipeline.transport.ports import Ports
+
+_FLOAT32 = np.dtype(np.float32)
+_SPARE_SLOTS = 2  # results that may wait for the next stage while every request runs
+
+BuildEngine = Callable[[tuple[int, int]], Engine]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The frames of one shape and the engine for them."""
+
+    engine: Future[Engine]
+    waiting: deque[Delivery] = field(default_factory=deque)
+    num_running: int = 0
+    results: Pool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    lane: _Lane
+    delivery: Delivery
+    lease: Lease
+
+
+class Infer:
+    """Runs engines over the frames of all streams."""
+
+    def __init__(self, build: BuildEngine) -> None:
+        self._build = build
+        self._lanes: dict[tuple[int, ...], _Lane] = {}
+        self._done: deque[tuple[_Job, BaseException | None]] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._builder = ThreadPoolExecutor(1, "build-engine")
+
+    def run(self, ports: Ports) -> tuple[str, ...]:
+        """Serve until the supervisor ends the run."""
+        try:
+            while True:
+                delivery = ports.receive("frames", wake=self._wake)
+                if delivery is None:
+                    os.eventfd_read(self._wake)
+                else:
+                    self._accept(ports, delivery)
+                self._send_results(ports)
+                self._start_requests(ports)
+        finally:
+            self._close()
+
+    def _accept(self, ports: Ports, delivery: Delivery) -> None:
+        message = delivery.message
+        if not isinstance(message, Frame):
+            ports.send("predictions", message, on_acknowledged=delivery.acknowledge)
+            return
+        shape = message.image.shape
+        if shape not in self._lanes:
+            engine = self._builder.submit(self._build, (shape[0], shape[1]))
+            engine.add_done_callback(lambda _: os.eventfd_write(self._wake, 1))
+            self._lanes[shape] = _Lane(engine)
+        self._lanes[shape].waiting.append(delivery)
+
+    def _start_requests(self, ports: Ports) -> None:
+        for lane in self._lanes.values():
+            if not lane.engine.done():
+                continue
+            engine = lane.engine.result()
+            if lane.results is None:
+                lane.results = ports.pools.create(
+                    f"predictions/{engine.input_shape[1]}x{engine.input_shape[2]}",
+                    engine.output_shape,
+                    _FLOAT32,
+                    engine.num_requests + _SPARE_SLOTS,
+                )
+            while lane.waiting and lane.num_running < engine.num_requests:
+                lease = lane.results.lease()
+                if lease is None:
+                    break
+                self._start(ports, engine, _Job(lane, lane.waiting.popleft(), lease))
+
+    def _start(self, ports: Ports, engine: Engine, job: _Job) -> None:
+        message = job.delivery.message
+        assert isinstance(message, Frame)
+        try:
+            images = ports.pools.view(message.image)[np.newaxis]
+        except SlotGone:  # its stream ended while it waited
+            job.lease.cancel()
+            job.delivery.acknowledge()
+            return
+
+        def on_done(error: BaseException | None) -> None:
+            self._done.append((job, error))
+            os.eventfd_write(self._wake, 1)
+
+        job.lane.num_running += 1
+        engine.start(images, job.lease.array, on_done)
+
+    def _send_results(self, ports: Ports) -> None:
+        while self._done:
+            job, error = self._done.popleft()
+            job.lane.num_running -= 1
+            message = job.delivery.message
+            assert isinstance(message, Frame)
+            if error is not None:
+                raise StageError(
+                    f"{message.stream}: frame {message.frame_index}: the engine failed: {error}"
+                ) from error
+            height, width, _ = message.image.shape
+            ports.send(
+                "predictions",
+                Predictions(
+                    **timing(message),
+                    rows=job.lease.slot,
+                    source_hw=message.source_hw,
+                    canvas_hw=(height, width),
+                ),
+                lease=job.lease,
+                on_acknowledged=job.delivery.acknowledge,
+            )
+
+    def _close(self) -> None:
+        self._builder.shutdown(cancel_futures=True)
+        for lane in self._lanes.values():
+            if not lane.engine.cancelled() and lane.engine.exception() is None:
+                lane.engine.result().close()
+        os.close(self._wake)

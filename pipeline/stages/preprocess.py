@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""preprocess: frames into slots, as the network and the viewer want them.
+
+On a CPU this runs in the decode worker, from the decoder's own YUV, so that a full-size picture
+is written only where a sink wants one. A file waits for a free slot; a live stream does not: its
+frame becomes a tombstone, so that what is tracked is always fresh.
+"""
+
+from collections import deque
+
+import av
+import numpy as np
+
+from model.letterbox import Letterbox, rectangle
+from pipeline.decoding.scaling import FrameScaler
+from pipeline.messages import (
+    AnyMessage,
+    CodecParameters,
+    DropCause,
+    Dropped,
+    Ended,
+    Frame,
+    Picture,
+    Timed,
+    timing,
+)
+from pipeline.metrics import Counter, Counters
+from pipeline.transport.pool import Lease, Pool
+from pipeline.transport.ports import Ports
+
+_UINT8 = np.dtype(np.uint8)
+_COUNTER_OF: dict[DropCause, Counter] = {
+    "stride": "skipped_stride",
+    "late": "dropped_late",
+    "overload": "dropped_overload",
+    "corrupt": "dropped_corrupt",
+    "stage-died": "dropped_stage_died",
+    "shutdown": "dropped_shutdown",
+}
+
+
+class Preprocess:
+    """Fills slots for one stream and sends what they hold."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        *,
+        image_size: int,
+        window: int,
+        live: bool,
+        pictures: bool,
+    ) -> None:
+        self._counters = counters
+        self._image_size = image_size
+        self._window = window
+        self._live = live
+        self._links = ("frames", "pictures") if pictures else ("frames",)
+        self._scaler = FrameScaler(0)
+        self._images: Pool | None = None
+        self._pictures: Pool | None = None
+        self._owed: deque[tuple[str, AnyMessage]] = deque()
+
+    def open(self, parameters: CodecParameters) -> None:
+        """Begin a connection."""
+        self._scaler = FrameScaler(parameters.rotation_deg)
+
+    def send(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
+        """Send a frame to the network, and to the viewer where one is there."""
+        if self._live and not self._room(ports, timed.stream):
+            self.drop(ports, timed, "overload")
+            return
+        source_hw = self._scaler.upright_hw(frame)
+        lease = self._image_lease(ports, timed.stream, source_hw)
+        letterbox = Letterbox.fit(source_hw, lease.slot.shape[:2])
+        self._scaler.letterboxed(frame, letterbox, lease.array)
+        message = Frame(**timing(timed), image=lease.slot, source_hw=source_hw)
+        ports.send("frames", message, lease=lease)
+        self._send_picture(ports, timed, frame)
+
+    def skip(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
+        """Pass over a frame as the stride asks; the viewer still sees it."""
+        if self._live and not self._room(ports, timed.stream):
+            self.drop(ports, timed, "stride")
+            return
+        self._counters.add(_COUNTER_OF["stride"])
+        ports.send("frames", Dropped(**timing(timed), cause="stride"))
+        self._send_picture(ports, timed, frame)
+
+    def drop(self, ports: Ports, timed: Timed, cause: DropCause) -> None:
+        """Leave a tombstone on every link."""
+        self._counters.add(_COUNTER_OF[cause])
+        for link in self._links:
+            self._owed.append((link, Dropped(**timing(timed), cause=cause)))
+        self._pay(ports, wait=not self._live)
+
+    def end(self, ports: Ports, ended: Ended) -> None:
+        """Say on every link that nothing follows."""
+        self._owed.extend((link, ended) for link in self._links)
+        self._pay(ports, wait=True)
+
+    def _room(self, ports: Ports, stream: str) -> bool:
+        """Whether a live frame can go now on every link; looks at what has come free."""
+        self._pay(ports, wait=False)
+        if self._owed or not all(ports.can_send(link, stream) for link in self._links):
+            return False
+        pools = (self._images, self._pictures)
+        return all(pool is None or pool.num_held < pool.num_slots for pool in pools)
+
+    def _pay(self, ports: Ports, *, wait: bool) -> None:
+        """Send the tombstones that are owed, in order; a live stream keeps what finds no room."""
+        while self._owed:
+            link, message = self._owed[0]
+            if not wait and not ports.can_send(link, message.stream):
+                return
+            ports.send(link, message)
+            self._owed.popleft()
+
+    def _send_picture(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
+        if "pictures" not in self._links:
+            return
+        shape = (*self._scaler.upright_hw(frame), 3)
+        if self._pictures is None or self._pictures.shape != shape:
+            self._pictures = ports.pools.create(
+                f"{timed.stream}/pictures", shape, _UINT8, self._window + 2
+            )
+        lease = ports.lease(self._pictures)
+        self._scaler.full_size(frame, lease.array)
+        ports.send("pictures", Picture(**timing(timed), picture=lease.slot), lease=lease)
+
+    def _image_lease(self, ports: Ports, stream: str, source_hw: tuple[int, int]) -> Lease:
+        """A slot of the stream's canvas, whose shape the first frame decides."""
+        if self._images is None:
+            shape = (*rectangle(source_hw, self._image_size), 3)
+            self._images = ports.pools.create(f"{stream}/images", shape, _UINT8, self._window)
+        return ports.lease(self._images)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data path as data: links, stages, and the graph of one trunk with branches.
+
+Stages of a branch exist once per stream, stages of the trunk once per accelerator. A link from a
+branch into the trunk collects all streams at one reader; a link out of the trunk goes to the
+branch of the message's stream. Fan-in and fan-out exist nowhere else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Protocol
+
+from pipeline.errors import GraphError
+from pipeline.messages import AnyMessage
+
+
+class Worker(Protocol):
+    """What runs inside a stage: one call that lasts as long as the stage."""
+
+    def run(self, ports: Any) -> tuple[str, ...]:
+        """Read, work, write, until there is nothing left; returns the outputs it wrote."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A queue with a stated depth."""
+
+    name: str
+    carries: type[AnyMessage]
+    depth: int
+    """Messages each writer may have waiting at the reader."""
+    window: int | None = None
+    """Messages the writer may have unacknowledged; None for no limit beside the credits."""
+    resend: bool = False
+    """Whether slots are kept until the message is acknowledged, to be sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A worker between links; `make` is called where the stage runs, with its stream's name."""
+
+    name: str
+    reads: tuple[Link, ...]
+    writes: tuple[Link, ...]
+    make: Callable[[str], Worker]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The trunk's stages and the stages every stream has of its own."""
+
+    trunk: tuple[Stage, ...]
+    branch: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise GraphError(f"two stages have one name: {', '.join(names)}")
+        for link in self.links:
+            writers = [stage.name for stage in self.stages if link in stage.writes]
+            if len(writers) != 1:
+                raise GraphError(f"link {link.name} needs one writer, has {writers or 'none'}")
+            if not self.readers(link):
+                raise GraphError(f"link {link.name} has no reader")
+            if link.depth < 1:
+                raise GraphError(f"link {link.name} needs a depth of 1 or more")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, trunk first."""
+        return (*self.trunk, *self.branch)
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """All links, each once."""
+        ends = chain.from_iterable((*stage.writes, *stage.reads) for stage in self.stages)
+        return tuple(dict.fromkeys(ends))
+
+    def readers(self, link: Link) -> tuple[Stage, ...]:
+        """The stages that read a link, in the order they are listed."""
+        return tuple(stage for stage in self.stages if link in stage.reads)
+
+    def __str__(self) -> str:
+        """One line a stage: `tracked[16] -> annotate -> drawn[4]`."""
+        lines = []
+        for title, stages in (("each stream", self.branch), ("trunk", self.trunk)):
+            lines.append(f"{title}:")
+            for stage in stages:
+                ends = [_ends(stage.reads), stage.name, _ends(stage.writes)]
+                lines.append("  " + " -> ".join(end for end in ends if end))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the links of one run meet; the scheme decides the placement and nothing else does."""
+
+    base: str
+    """For example `inproc://5f3a`."""
+
+    def control(self) -> str:
+        """Where workers report to."""
+        return f"{self.base}/control"
+
+    def link(self, graph: Graph, link: Link, reader: Stage, stream: str) -> str:
+        """The reader's address; readers in a branch have one each."""
+        end = f"{self.base}/{link.name}/{reader.name}"
+        return f"{end}/{stream}" if reader in graph.branch else end
+
+
+def _ends(links: tuple[Link, ...]) -> str:
+    return ", ".join(f"{link.name}[{link.depth}]" for link in links)

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stream's tracker: detections in, identities over time out.
+
+A thin layer over the `trackers` library. What it promises beside the association itself:
+
+- The result depends on the inputs alone; time is the argument `at_ns`, never a clock.
+- Identities count from 1 on each tracker, in order of first appearance, and are never used twice.
+- Boxes leave in the order they came in.
+- A first frame, and a first frame after a reset, gives its boxes at once, so that one picture is
+  enough. Later objects are given from the second frame in a row on, which flicker does not reach.
+- The library associates by geometry alone: a track keeps its identity when its class flickers, and
+  carries the class and score of this frame's box.
+"""
+
+from typing import Final, Literal, Protocol
+
+import numpy as np
+import supervision as sv
+from jaxtyping import Int, UInt8
+
+from model.detections import Detections
+from pipeline.tracking.association import Association, AssociationName, make_association
+from pipeline.tracking.tracks import Tracks
+
+TrackerName = Literal[AssociationName, "none"]
+
+_TICK_NS: Final = 1_000
+"""Time given to the library where none has passed; it takes no two updates at one time."""
+
+
+class Tracker(Protocol):
+    """Follows the objects of one stream."""
+
+    def update(
+        self,
+        detections: Detections,
+        at_ns: int,
+        picture: UInt8[np.ndarray, "H W 3"] | None = None,
+    ) -> Tracks:
+        """Give the boxes of the frame at `at_ns` their identities.
+
+        Args:
+            detections: Everything the detector kept, boxes below the score threshold included.
+            at_ns: The frame's pts. A step back, or one longer than the lost-track time, resets.
+            picture: The frame, read only where camera motion is compensated.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget all tracks; identities go on counting."""
+        ...
+
+
+def make_tracker(
+    kind: TrackerName,
+    *,
+    min_score: float,
+    frame_rate: float,
+    lost_s: float = 1.0,
+    camera_motion: bool = False,
+) -> Tracker:
+    """Return a new tracker for one stream.
+
+    Args:
+        kind: The method; "none" passes boxes through with track id 0.
+        min_score: The user's score threshold, from which every threshold of the method derives:
+            a track starts from this score, and methods with a second association (bytetrack,
+            botsort) also continue tracks by boxes below it.
+        frame_rate: Frames a second that reach the tracker, after any stride.
+        lost_s: Time for which a track without boxes keeps its identity, at least two frames.
+        camera_motion: Whether botsort compensates the motion of the camera (five times the cost).
+    """
+    if not 0 <= min_score <= 1:
+        raise ValueError(f"min_score must be in [0, 1], got {min_score}")
+    if not 0 < frame_rate < float("inf"):
+        raise ValueError(f"frame_rate must be positive and finite, got {frame_rate}")
+    if lost_s < 0:
+        raise ValueError(f"lost_s must not be negative, got {lost_s}")
+    if kind == "none":
+        return _Untracked(min_score)
+    return _Tracked(
+        make_association(
+            kind,
+            min_score=min_score,
+            frame_rate=frame_rate,
+            lost_s=max(lost_s, 2 / frame_rate),
+            camera_motion=camera_motion,
+        )
+    )
+
+
+class _Untracked:
+    """Every box of at least `min_score`, with track id 0: no identity is claimed."""
+
+    def __init__(self, min_score: float) -> None:
+        self._min_score = min_score
+
+    def update(
+        self,
+        detections: Detections,
+        at_ns: int,  # noqa: ARG002 - the protocol's
+        picture: UInt8[np.ndarray, "H W 3"] | None = None,  # noqa: ARG002 - the protocol's
+    ) -> Tracks:
+        kept = np.flatnonzero(detections.score >= self._min_score)
+        return _select(detections, kept, np.zeros(len(kept), np.int64))
+
+    def reset(self) -> None:
+        pass
+
+
+class _Tracked:
+    """The library's association behind our promises."""
+
+    def __init__(self, association: Association) -> None:
+        self._association = association
+        self._num_identities = 0
+        self._own_id: dict[int, int] = {}
+        """Our identity of each of the library's living tracks."""
+        self._last_ns: int | None = None
+        self._elapsed_ns = 0
+
+    def update(
+        self,
+        detections: Detections,
+        at_ns: int,
+        picture: UInt8[np.ndarray, "H W 3"] | None = None,
+    ) -> Tracks:
+        lost_ns = self._association.lost_ns
+        if self._last_ns is not None and not 0 <= at_ns - self._last_ns <= lost_ns:
+            self.reset()
+        found = self._found(detections)
+        frame = picture if self._association.uses_picture else None
+        if self._last_ns is None:
+            # The library names a track at its second sight: show it the first frame twice.
+            self._associate(found, frame)
+            self._elapsed_ns = _TICK_NS
+        else:
+            self._elapsed_ns += max(at_ns - self._last_ns, _TICK_NS)
+        self._last_ns = at_ns
+        return self._own(detections, self._associate(found, frame))
+
+    def reset(self) -> None:
+        self._association.library.reset()
+        self._own_id = {}
+        self._last_ns = None
+        self._elapsed_ns = 0
+
+    def _found(self, detections: Detections) -> sv.Detections:
+        """The boxes this method may see, each with its place in the input."""
+        kept = np.flatnonzero(detections.score >= self._association.min_input_score)
+        return sv.Detections(
+            xyxy=detections.xyxy[kept],
+            confidence=detections.score[kept],
+            class_id=detections.class_id[kept],
+            data={"place": kept},
+        )
+
+    def _associate(
+        self, found: sv.Detections, frame: UInt8[np.ndarray, "H W 3"] | None
+    ) -> sv.Detections:
+        return self._association.library.update(found, frame, self._elapsed_ns / 1e9)
+
+    def _own(self, detections: Detections, named: sv.Detections) -> Tracks:
+        """Keep named boxes, in input order, under our own identities."""
+        if len(named) == 0:
+            return Tracks.empty()
+        confirmed = named.tracker_id >= 0
+        places = named.data["place"][confirmed]
+        order = np.argsort(places)
+        track_ids = self._renumber(named.tracker_id[confirmed][order])
+        return _select(detections, places[order], track_ids)
+
+    def _renumber(self, library_ids: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+        """Count from 1 over all resets, and remember only the living."""
+        for library_id in library_ids.tolist():
+            if library_id not in self._own_id:
+                self._num_identities += 1
+                self._own_id[library_id] = self._num_identities
+        track_ids = np.array([self._own_id[i] for i in library_ids.tolist()], np.int64)
+        living = {track.tracker_id for track in self._association.library.tracks}
+        self._own_id = {key: own for key, own in self._own_id.items() if key in living}
+        return track_ids
+
+
+def _select(
+    detections: Detections, places: Int[np.ndarray, " N"], track_id: Int[np.ndarray, " N"]
+) -> Tracks:
+    return Tracks(
+        xyxy=detections.xyxy[places],
+        score=detections.score[places],
+        class_id=detections.class_id[places],
+        track_id=track_id,
+    )

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What workers report to the supervisor and what it tells them."""
+
+from collections.abc import Mapping
+
+import msgspec
+import zmq
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something a worker tells the supervisor."""
+
+
+class Ready(Report, frozen=True, kw_only=True, tag=True):
+    """The worker runs."""
+
+
+class StreamFacts(Report, frozen=True, kw_only=True, tag=True):
+    """What a source learnt about itself when it opened."""
+
+    num_frames: int
+    """Frames the container declares; 0 where it does not say."""
+    frame_rate: float
+    duration_s: float
+
+
+class Enough(Report, frozen=True, kw_only=True, tag=True):
+    """A stage needs no more of its stream; the source may stop."""
+
+
+class Incomplete(Report, frozen=True, kw_only=True, tag=True):
+    """The stream is over before its time; what came is kept."""
+
+    reason: str
+
+
+class Finished(Report, frozen=True, kw_only=True, tag=True):
+    """The worker has done all there was; `usage` is where its time went."""
+
+    usage: Mapping[str, int]
+    outputs: tuple[str, ...] = ()
+
+
+class Failed(Report, frozen=True, kw_only=True, tag=True):
+    """The worker stopped on an error."""
+
+    message: str
+    trace: str
+    expected: bool
+    """Whether the error is the user's to mend (one line) or a fault of ours (a traceback)."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something the supervisor tells a worker."""
+
+
+class Stop(Command, frozen=True, kw_only=True, tag=True):
+    """Take no more input, finish what is there."""
+
+
+class Forget(Command, frozen=True, kw_only=True, tag=True):
+    """A stream's branch is gone: send it nothing more."""
+
+    stream: str
+
+
+class Close(Command, frozen=True, kw_only=True, tag=True):
+    """Leave now."""
+
+
+AnyReport = Ready | StreamFacts | Enough | Incomplete | Finished | Failed
+AnyCommand = Stop | Forget | Close
+
+_encoder = msgspec.msgpack.Encoder()
+_reports = msgspec.msgpack.Decoder(AnyReport)
+_commands = msgspec.msgpack.Decoder(AnyCommand)
+
+
+class ControlDesk:
+    """The supervisor's end: hears every worker, speaks to each."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.bind(address)
+
+    def hear(self, timeout_ms: int) -> tuple[str, AnyReport] | None:
+        """The next report and its worker's name; None after `timeout_ms` without one."""
+        if not self.socket.poll(timeout_ms):
+            return None
+        worker, body = self.socket.recv_multipart()
+        return worker.decode(), _reports.decode(body)
+
+    def tell(self, worker: str, command: AnyCommand) -> None:
+        """Send a command; a worker that is gone does not hear it."""
+        self.socket.send_multipart((worker.encode(), _encoder.encode(command)))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close(linger=0)
+
+
+class ControlLine:
+    """A worker's end."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], address: str, worker: str
+    ) -> None:
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.ROUTING_ID, worker.encode())
+        self.socket.connect(address)
+
+    def report(self, report: AnyReport) -> None:
+        """Tell the supervisor."""
+        self.socket.send(_encoder.encode(report))
+
+    def command(self) -> AnyCommand | None:
+        """The next command, without waiting."""
+        if not self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            return None
+        return _commands.decode(self.socket.recv(zmq.NOBLOCK))
+
+    def close(self) -> None:
+        """Close the socket once the last report is on its way."""
+        self.socket.close(linger=1000)

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stage holds in its hands: named links to read and write, and the line to its supervisor.
+
+All waiting of a stage happens here, so all of it is counted: time without input, time without
+credit, and the rest, which is work.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import zmq
+
+from pipeline.messages import AnyMessage, Buffers
+from pipeline.topology import Link
+from pipeline.transport.control import AnyReport, Close, ControlLine, Forget, Stop
+from pipeline.transport.links import Delivery, Inlet, Outlet
+from pipeline.transport.pool import Lease, Pool, Pools
+
+Context = zmq.Context[zmq.Socket[bytes]]
+FOREVER_MS = -1
+
+
+class ClosedDown(Exception):  # noqa: N818 - it is an order, not an error
+    """The supervisor told the stage to leave now."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """Where a stage's time went, in nanoseconds of the wall clock but for `cpu_ns`."""
+
+    messages: int = 0
+    waiting_for_input_ns: int = 0
+    waiting_for_credit_ns: int = 0
+    running_ns: int = 0
+    """From its start to its end; what is not waiting is work."""
+    cpu_ns: int = 0
+    """Processor time of the stage's own thread, without the threads of its libraries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A link as its writer sees it: the addresses of the readers of a stream."""
+
+    link: Link
+    addresses: Callable[[str], Sequence[str]]
+
+
+class Ports:
+    """A stage's links; made and used in the thread that runs the stage."""
+
+    def __init__(
+        self,
+        context: Context,
+        name: str,
+        control: ControlLine,
+        pools: Pools,
+        *,
+        inlets: Mapping[str, tuple[Link, str]],
+        routes: Mapping[str, Route],
+    ) -> None:
+        self.name = name
+        self.pools = pools
+        self.usage = Usage()
+        self._stopping = False
+        self._context = context
+        self._control = control
+        self._routes = routes
+        self._outlets: dict[tuple[str, str], tuple[Outlet, ...]] = {}
+        self._gone: set[str] = set()
+        self._inlets = {
+            link_name: Inlet(context, address, link.depth)
+            for link_name, (link, address) in inlets.items()
+        }
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the supervisor asked for no more input."""
+        self._obey()
+        return self._stopping
+
+    def report(self, report: AnyReport) -> None:
+        """Tell the supervisor something."""
+        self._control.report(report)
+
+    def receive(self, link: str, *, wake: int | None = None) -> Delivery | None:
+        """Wait for the next message of a link; None when the descriptor `wake` is readable first.
+
+        Raises:
+            ClosedDown: the supervisor ended the stage.
+        """
+        inlet = self._inlets[link]
+        also = [inlet.socket] if wake is None else [inlet.socket, wake]
+        while True:
+            started = time.monotonic_ns()
+            ready = self._poll(also, FOREVER_MS)
+            self.usage.waiting_for_input_ns += time.monotonic_ns() - started
+            if inlet.socket in ready and (delivery := inlet.take()) is not None:
+                self.usage.messages += 1
+                return delivery
+            if wake in ready:
+                return None
+
+    def send(
+        self,
+        link: str,
+        message: AnyMessage,
+        buffers: Buffers = (),
+        *,
+        lease: Lease | None = None,
+        on_acknowledged: Callable[[], None] | None = None,
+    ) -> None:
+        """Send to every reader of the link, waiting for credits where there are none.
+
+        `lease` is the slot the message names: it is published, and free again once every reader
+        has let go of it. `on_acknowledged` is called when every reader has acknowledged. What is
+        sent to a stream whose branch is gone counts as acknowledged.
+
+        Raises:
+            ClosedDown: the supervisor ended the stage.
+        """
+        while not self.can_send(link, message.stream):
+            self.wait()
+        outlets = self._connected(link, message.stream)
+        if lease is not None:
+            lease.publish(len(outlets))
+        acknowledged = _after(len(outlets), on_acknowledged or _nothing)
+
+        resend = self._routes[link].link.resend
+        for reader, outlet in enumerate(outlets):
+            free = _releaser(lease, reader)
+            if resend:
+                outlet.send(message, buffers, on_acknowledged=_both(free, acknowledged))
+            else:
+                outlet.send(message, buffers, on_released=free, on_acknowledged=acknowledged)
+
+    def can_send(self, link: str, stream: str) -> bool:
+        """Whether `send` would go through at once; looks at the answers that have come."""
+        if all(outlet.ready for outlet in self._connected(link, stream)):
+            return True
+        self._obey()
+        outlets = self._connected(link, stream)
+        for outlet in outlets:
+            outlet.collect()
+        return all(outlet.ready for outlet in outlets)
+
+    def lease(self, pool: Pool) -> Lease:
+        """Take a slot of a pool this stage fills, waiting until a reader lets go of one.
+
+        Raises:
+            ClosedDown: the supervisor ended the stage.
+        """
+        while (lease := pool.lease()) is None:
+            self.wait()
+        return lease
+
+    def wait(self, timeout_ms: int = FOREVER_MS) -> None:
+        """Wait until a reader answers, the supervisor speaks, or the time is over.
+
+        Raises:
+            ClosedDown: the supervisor ended the stage.
+        """
+        started = time.monotonic_ns()
+        self._poll([], timeout_ms)
+        self.usage.waiting_for_credit_ns += time.monotonic_ns() - started
+
+    def drain(self) -> None:
+        """Wait until everything sent is acknowledged."""
+        while any(o.num_unacknowledged for group in self._outlets.values() for o in group):
+            self.wait()
+
+    def forget(self, stream: str) -> None:
+        """Close the connections of a stream whose branch is gone."""
+        self._gone.add(stream)
+        for key in [key for key in self._outlets if key[1] == stream]:
+            for outlet in self._outlets.pop(key):
+                outlet.abandon()
+
+    def close(self) -> None:
+        """Close every socket but the line to the supervisor."""
+        for outlets in self._outlets.values():
+            for outlet in outlets:
+                outlet.close()
+        for inlet in self._inlets.values():
+            inlet.close()
+
+    def _connected(self, link: str, stream: str) -> tuple[Outlet, ...]:
+        """The connections that carry a stream's messages of a link, made when first asked for."""
+        outlets = self._outlets.get((link, stream))
+        if outlets is None:
+            route = self._routes[link]
+            addresses = () if stream in self._gone else route.addresses(stream)
+            outlets = tuple(
+                Outlet(self._context, address, f"{self.name}:{link}:{stream}", route.link.window)
+                for address in addresses
+            )
+            self._outlets[link, stream] = outlets
+        return outlets
+
+    def _poll(self, also: Sequence[zmq.Socket[bytes] | int], timeout_ms: int) -> set[object]:
+        outlets = [outlet for group in self._outlets.values() for outlet in group]
+        sockets = [self._control.socket, *(outlet.socket for outlet in outlets), *also]
+        events = zmq.zmq_poll([(socket, zmq.POLLIN) for socket in sockets], timeout_ms)
+        ready: set[object] = {socket for socket, _ in events}
+        for outlet in outlets:
+            if outlet.socket in ready:
+                outlet.collect()
+        if self._control.socket in ready:
+            self._obey()
+        return ready
+
+    def _obey(self) -> None:
+        while (command := self._control.command()) is not None:
+            match command:
+                case Close():
+                    raise ClosedDown
+                case Stop():
+                    self._stopping = True
+                case Forget(stream=stream):
+                    self.forget(stream)
+
+
+def _releaser(lease: Lease | None, reader: int) -> Callable[[], None]:
+    if lease is None:
+        return _nothing
+    held = lease
+    return lambda: held.release(reader)
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        first()
+        second()
+
+    return call
+
+
+def _after(count: int, call: Callable[[], None]) -> Callable[[], None]:
+    """A function that makes the call the `count`-th time it is called; now where that is 0."""
+    if count == 0:
+        call()
+    missing = count
+
+    def step() -> None:
+        nonlocal missing
+        missing -= 1
+        if missing == 0:
+            call()
+
+    return step
+
+
+def _nothing() -> None:
+    pass
