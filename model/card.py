@@ -5,6 +5,7 @@ A safetensors file starts with the length of its header, 8 bytes, then the heade
 carries a card in the header's metadata.
 """
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -112,7 +113,8 @@ def _parse_header(path: Path, text: bytes) -> tuple[dict[str, Any], int]:
         ends = [item["data_offsets"][1] for name, item in header.items() if name != "__metadata__"]
         shapes = [item["shape"] for name, item in header.items() if name != "__metadata__"]
         data_bytes = max(ends, default=0)
-        well_formed = all(isinstance(side, int) for side in [data_bytes, *sum(shapes, [])])
+        counts = itertools.chain([data_bytes], *shapes)
+        well_formed = all(isinstance(count, int) and count >= 0 for count in counts)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         well_formed = False
     if not well_formed:

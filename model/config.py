@@ -119,7 +119,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node[parts[-1]] = value
 
 
-def _child(node: Any, part: str, where: str) -> Any:  # noqa: ANN401
+def _child(node: Any, part: str, where: str) -> Any:
     """Step down to `part`, which is made where a mapping lacks it."""
     if isinstance(node, list):
         child = node[_position(node, part, where)]

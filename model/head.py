@@ -99,12 +99,10 @@ def anchor_points(logits: Logits) -> tuple[Float[Tensor, "2 A"], Float[Tensor, "
     points, strides = [], []
     for level, stride in zip(logits, STRIDES, strict=True):
         height, width = level.score.shape[-2:]
-        like = {"dtype": level.score.dtype, "device": level.score.device}
-        y, x = torch.meshgrid(
-            torch.arange(height, **like) + 0.5, torch.arange(width, **like) + 0.5, indexing="ij"
-        )
+        ones = torch.ones(height, width, dtype=level.score.dtype, device=level.score.device)
+        y, x = ones.cumsum(0) - 0.5, ones.cumsum(1) - 0.5
         points.append(torch.stack((x.flatten(), y.flatten())))
-        strides.append(torch.full((height * width,), stride, **like))
+        strides.append(stride * ones.flatten())
     return torch.cat(points, dim=1), torch.cat(strides)
 
 

@@ -101,7 +101,7 @@ def _official_name(detector: Detector, name: str) -> str:
     return ".".join(parts)
 
 
-def _child_name(parent: Any, child: str) -> str:  # noqa: ANN401
+def _child_name(parent: Any, child: str) -> str:
     """Translate one step; tensors and numbered children are named alike on both sides."""
     for kind, children in CHILDREN.items():
         if isinstance(parent, kind) and child in children:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The detector as a function of pictures. Axes: H and W height and width of a picture.
 
-    detector = load("t.safetensors")
-    detections = detector(picture, classes=("person",))
+detector = load("t.safetensors")
+detections = detector(picture, classes=("person",))
 """
 
 from collections import OrderedDict

@@ -87,8 +87,8 @@ def _rank(
     anchor, label = np.divmod(low_half, len(scores))
     xyxy = np.ascontiguousarray(boxes[:, anchor].T, np.float32)
     ranked = Detections(xyxy=xyxy, score=scores[label, anchor], class_id=label)
-    finite = np.isfinite(xyxy).all(axis=1)
-    return ranked if finite.all() else ranked[finite]
+    finite = np.flatnonzero(np.isfinite(xyxy).all(axis=1))
+    return ranked if len(finite) == len(ranked) else ranked[finite]
 
 
 def _keep(candidates: Detections, settings: Suppression) -> Int64[np.ndarray, " K"]:

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     import model.network
 
-__all__ = ["Card", "blank", "fill", "load_detector", "read_card", "read_tensors", "save_weights", "weights_digest"]
+__all__ = [
+    "Card",
+    "blank",
+    "fill",
+    "load_detector",
+    "read_card",
+    "read_tensors",
+    "save_weights",
+    "weights_digest",
+]
 
 
 def weights_digest(path: Path) -> str:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from model.card import Card, read_card
@@ -16,8 +15,8 @@ from model.engines import Engine, build_engine
 from model.errors import ConfigError
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source, find_sources
-from pipeline.errors import PipelineError, SinkError
-from pipeline.graph import Plan
+from pipeline.errors import SinkError
+from pipeline.graph import Plan, video_graph
 from pipeline.metrics import Counters
 from pipeline.outputs import Outputs
 from pipeline.runner import StreamState, Supervisor
@@ -68,7 +67,6 @@ class Job:
         self.outputs = Outputs(config.output)
         self.counters = {source.name: Counters() for source in self.sources}
         self.engines = Engines(config.model, [])
-        class_ids = class_ids_of(config.classes, self.card.classes)
         if open_sink is None:
             self.outputs.prepare(self.sources)
         self._writes_files = open_sink is None
@@ -77,7 +75,7 @@ class Job:
             sources={source.name: source for source in self.sources},
             counters=self.counters,
             classes=self.card.classes,
-            class_ids=class_ids,
+            class_ids=class_ids_of(config.classes, self.card.classes),
             build_engine=self.engines.build,
             open_sink=open_sink or self._text_files,
             video_path=self.outputs.video if config.output.save_video else None,
@@ -181,6 +179,28 @@ class Job:
             ) from error
 
 
+def describe_graph(config: PipelineConfig) -> str:
+    """The graph that these settings make, after checking the model and the classes.
+
+    Raises:
+        ModelError: the weights or the classes are not as they must be.
+    """
+    card = _card(config.model) if config.model.weights else None
+    classes = card.classes if card else ()
+    outputs = Outputs(config.output)
+    plan = Plan(
+        config=config,
+        sources={},
+        counters={},
+        classes=classes,
+        class_ids=class_ids_of(config.classes, classes) if card else None,
+        build_engine=Engines(config.model, []).build,
+        open_sink=_no_sink,
+        video_path=outputs.video if config.output.save_video else None,
+    )
+    return str(video_graph(plan))
+
+
 def class_ids_of(names: Sequence[str], classes: Sequence[str]) -> tuple[int, ...] | None:
     """The numbers of the named classes; None where none are named.
 
@@ -200,6 +220,10 @@ def _card(config: ModelConfig) -> Card:
             "no weights: pass --model FILE, a file made by: sightline import CHECKPOINT --output FILE"
         )
     return read_card(config.weights)
+
+
+def _no_sink(source: Source) -> TrackSink:
+    raise AssertionError(f"{source.name}: a graph that is only shown runs nothing")
 
 
 def _seconds(nanoseconds: int) -> float:

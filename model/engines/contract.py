@@ -76,7 +76,7 @@ def writeable_view(array: np.ndarray) -> np.ndarray:
     if array.flags.writeable:
         return array
     memory = (ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data)
-    return np.frombuffer(memory, array.dtype).reshape(array.shape)
+    return np.ctypeslib.as_array(memory).view(array.dtype).reshape(array.shape)
 
 
 def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -145,7 +145,9 @@ class OpenVinoEngine:
         while (job := self._jobs.get()) is not None:
             images, predictions, on_done = job
             try:
-                request.set_input_tensor(openvino.Tensor(writeable_view(images), shared_memory=True))
+                request.set_input_tensor(
+                    openvino.Tensor(writeable_view(images), shared_memory=True)
+                )
                 request.set_output_tensor(openvino.Tensor(predictions, shared_memory=True))
                 request.start_async()
                 request.wait()

@@ -20,7 +20,8 @@ class TorchEngine:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         detector, card = load_detector(weights)
-        self._detector = detector.to(memory_format=torch.channels_last)
+        # torch's own annotations lack this overload
+        self._detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         batch, height, width, _ = input_shape
         num_anchors = sum(height // stride * (width // stride) for stride in (8, 16, 32))
         self.name = "torch"

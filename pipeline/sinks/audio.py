@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Final
 import av
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Discard
 
 logger = logging.getLogger(__name__)
 
-COPIED_CODECS: Final = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"})
+_COPIED: Final = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"})
 
 
 _AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -63,7 +64,7 @@ class Audio:
         incoming.discard = Discard.default
         if incoming.codec_context is None:
             raise ValueError("no decoder knows its codec")
-        copies = incoming.codec_context.name in COPIED_CODECS
+        copies = incoming.codec_context.codec.canonical_name in _COPIED
         self._packets = (_copied if copies else _encoded)(container, incoming, output)
         self._pending = next(self._packets, None)
 
@@ -106,9 +107,13 @@ def _copied(
     if first is None:
         return
     outgoing = output.add_stream_from_template(incoming)
+    # AAC of transport streams comes with a header in each packet, which MP4 has once.
+    headed = incoming.codec_context.name == "aac" and not incoming.codec_context.extradata
+    unpack = BitStreamFilterContext("aac_adtstoasc" if headed else "null", incoming, outgoing)
     for packet in chain((first,), packets):
-        packet.stream = outgoing
-        yield packet
+        for unpacked in unpack.filter(packet):
+            unpacked.stream = outgoing
+            yield unpacked
 
 
 def _encoded(

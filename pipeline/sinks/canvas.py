@@ -11,12 +11,13 @@ from typing import Final
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from jaxtyping import UInt8
 
 from model.letterbox import Letterbox
 
-MATRIX: Final = Colorspace.SMPTE170M
+MATRIX: Final = 6
+"""BT.601 as H.264 counts (smpte170m); PyAV's `Colorspace` counts as swscale does."""
 RANGE: Final = ColorRange.MPEG
 PRIMARIES: Final = ColorPrimaries.BT709
 TRANSFER: Final = ColorTrc.BT709

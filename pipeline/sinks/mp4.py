@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from pipeline.errors import SinkError
 from pipeline.sinks.audio import open_audio
 from pipeline.sinks.canvas import MATRIX, PRIMARIES, RANGE, TRANSFER, Canvas
-from pipeline.sinks.partial import partial_path, publish, reported
+from pipeline.sinks.partial import PartialFile, partial_path, publish, reported
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +72,11 @@ class Mp4Writer:
         self._origin_ns: int | None = None
         """Time of the output's zero; None before the first picture."""
         self._last_tick = -1
+        self._intact = True
+        """Whether all writes succeeded; FFmpeg crashes when it goes on after one that did not."""
         with reported(path):
-            partial_path(path).write_bytes(b"")  # the container itself opens at the first packet
-            self._container = av.open(
-                str(partial_path(path)), "w", format="mp4", options=dict(_MUXER)
-            )
+            self._file = PartialFile(path)
+            self._container = av.open(self._file, "w", format="mp4", options=dict(_MUXER))
             self._video = self._add_video(frame_rate, threads)
             self._audio = open_audio(audio_from, self._container) if audio_from else None
 
@@ -91,18 +91,22 @@ class Mp4Writer:
         frame = self._canvas.frame(picture)
         frame.pts = self._last_tick = self._tick(pts_ns)
         frame.time_base = Fraction(1, _TICKS)
+        self._intact = False
         with reported(self._path):
             self._encode(frame)
             self._copy_audio(until_tick=self._last_tick)
+        self._intact = True
 
     def finish(self) -> None:
         """Complete the file; without any picture there is none."""
         with reported(self._path):
-            self._close()
+            whole = self._close()
             if self._origin_ns is None:
                 partial_path(self._path).unlink()
-            else:
+            elif whole:
                 publish(self._path)
+        if not whole:
+            raise SinkError(f"{self._path}: is incomplete: writing failed; kept as *.partial")
 
     def abandon(self) -> None:
         """Close the file under its temporary name, as far as it goes."""
@@ -144,13 +148,16 @@ class Mp4Writer:
             origin = Fraction(self._origin_ns, 1_000_000_000)
             self._audio.copy(origin=origin, until=origin + Fraction(until_tick, _TICKS))
 
-    def _close(self) -> None:
-        """Write what the encoder still holds, and the sound up to the end of the last picture."""
+    def _close(self) -> bool:
+        """Write what is still to come, and close; return whether the file holds everything."""
+        whole, self._intact = self._intact, False
         try:
-            if self._origin_ns is not None:
+            if whole and self._origin_ns is not None:
                 self._encode(None)
                 self._copy_audio(until_tick=self._last_tick + self._frame_ticks)
+                self._container.close()
         finally:
             if self._audio is not None:
                 self._audio.close()
-            self._container.close()
+            self._file.close()
+        return whole

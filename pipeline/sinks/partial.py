@@ -9,6 +9,7 @@ an existing output may be replaced is decided before a writer is made.
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,20 @@ _WAY_OUT: Final = {
 def partial_path(path: Path) -> Path:
     """Where the file of final name `path` is written."""
     return path.with_name(f"{path.name}.partial")
+
+
+class PartialFile(FileIO):
+    """The file at `partial_path(path)`: unbuffered, so that a killed process loses nothing."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(partial_path(path), "wb")
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # of all buffers only these
+        """Write all of it: a plain file stops short on a full disk, and FFmpeg does not look."""
+        written = 0
+        while written < len(data):
+            written += super().write(data[written:] if written else data)
+        return written
 
 
 def publish(path: Path) -> None:

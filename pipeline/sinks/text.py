@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from pipeline.errors import SinkError
-from pipeline.sinks.partial import partial_path, publish, reported
+from pipeline.sinks.partial import PartialFile, publish, reported
 
 logger = logging.getLogger(__name__)
 
@@ -16,13 +16,12 @@ class TextWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         with reported(path):
-            self._file = partial_path(path).open("wb")
+            self._file = PartialFile(path)
 
     def append(self, lines: bytes) -> None:
         """Write whole lines, and hand them to the system at once."""
         with reported(self.path):
             self._file.write(lines)
-            self._file.flush()
 
     def finish(self) -> None:
         """Close the file and give it its final name."""

@@ -112,7 +112,10 @@ def average_precision(
     finally:
         sys.stdout = printed
     names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-    return {name: round(float(value), 4) for name, value in zip(names, evaluation.stats[:6])}
+    return {
+        name: round(float(value), 4)
+        for name, value in zip(names, evaluation.stats[:6], strict=True)
+    }
 
 
 if __name__ == "__main__":

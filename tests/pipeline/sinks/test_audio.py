@@ -39,7 +39,7 @@ def onset_s(samples: np.ndarray) -> float:
         ("a.flac", "flac", "flac"),
         ("a.mkv", "libopus", "opus"),
         ("a.wav", "pcm_s16le", "aac"),
-        ("a.ogg", "libvorbis", "aac"),
+        ("a.wma", "wmav2", "aac"),
     ],
 )
 def test_sound_is_kept_and_in_place(tmp_path: Path, name: str, codec: str, expected: str) -> None:
@@ -111,10 +111,9 @@ def write_silent(path: Path) -> Path:
 def test_sound_that_cannot_be_read_is_left_out_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "noise.bin").write_bytes(b"no media" * 100)
-    path = write(tmp_path / "out.mp4", tmp_path / "noise.bin", num_frames=10)
+    path = write(tmp_path / "out.mp4", tmp_path / "gone.mp4", num_frames=10)
     assert len(decode(path).pts_s) == 10
-    assert "noise.bin: sound is left out" in caplog.text
+    assert "gone.mp4: sound is left out: No such file" in caplog.text
 
 
 def test_sound_that_breaks_off_leaves_all_pictures(tmp_path: Path) -> None:

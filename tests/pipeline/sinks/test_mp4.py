@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The MP4 writer: times, sizes, colours, and what is left when things go wrong."""
 
-import os
+import resource
 import subprocess
 import sys
 import textwrap
@@ -28,6 +28,15 @@ def write(
         writer.write(smooth_picture(index, width=width, height=height), at_ns)
     writer.finish()
     return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fill(writer: Mp4Writer, num_frames: int) -> None:
+    for index in range(num_frames):
+        writer.write(smooth_picture(index), index * 40 * MS)
 
 
 def test_every_picture_comes_back_at_its_time(tmp_path: Path) -> None:
@@ -127,17 +136,16 @@ def test_a_finished_file_seeks(tmp_path: Path) -> None:
 def test_the_final_name_appears_only_at_the_end(tmp_path: Path) -> None:
     writer = Mp4Writer(tmp_path / "a.mp4", width=320, height=240, frame_rate=Fraction(25))
     writer.write(smooth_picture(), 0)
-    assert os.listdir(tmp_path) == ["a.mp4.partial"]
+    assert names(tmp_path) == ["a.mp4.partial"]
     writer.finish()
-    assert os.listdir(tmp_path) == ["a.mp4"]
+    assert names(tmp_path) == ["a.mp4"]
 
 
 def test_an_abandoned_file_plays_under_its_temporary_name(tmp_path: Path) -> None:
     writer = Mp4Writer(tmp_path / "a.mp4", width=320, height=240, frame_rate=Fraction(25))
-    for index in range(30):
-        writer.write(smooth_picture(index), index * 40 * MS)
+    fill(writer, 30)
     writer.abandon()
-    assert os.listdir(tmp_path) == ["a.mp4.partial"]
+    assert names(tmp_path) == ["a.mp4.partial"]
     assert len(decode(tmp_path / "a.mp4.partial").pts_s) == 30
 
 
@@ -180,11 +188,25 @@ def test_a_full_disk_is_one_line_and_can_be_abandoned(tmp_path: Path) -> None:
     (tmp_path / "a.mp4.partial").symlink_to("/dev/full")
     writer = Mp4Writer(tmp_path / "a.mp4", width=320, height=240, frame_rate=Fraction(25))
     with pytest.raises(SinkError) as raised:
-        for index in range(200):
-            writer.write(smooth_picture(index), index * 40 * MS)
+        fill(writer, 200)
     assert "a.mp4: cannot be written: no space left on device; free some" in str(raised.value)
     assert "\n" not in str(raised.value)
     writer.abandon()
+
+
+def test_a_disk_that_fills_later_leaves_what_fitted(tmp_path: Path) -> None:
+    writer = Mp4Writer(tmp_path / "a.mp4", width=320, height=240, frame_rate=Fraction(25))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))
+    try:
+        with pytest.raises(SinkError, match="file too large"):
+            fill(writer, 1000)
+        with pytest.raises(SinkError, match="incomplete"):
+            writer.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == ["a.mp4.partial"]
+    assert len(decode(tmp_path / "a.mp4.partial", may_break_off=True).pts_s) >= 50
 
 
 def test_a_disk_that_fills_at_the_end_fails_the_finish(tmp_path: Path) -> None:

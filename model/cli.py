@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The subcommands `import` and `models`: plain functions that print."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from model.card import card_of, count_values, read_header
+from model.figures import FIGURES
+
+
+def import_(file: Path, *, output: Path, overwrite: bool = False) -> None:
+    """Convert published weights into a Sightline weights file.
+
+    Args:
+        file: Safetensors under the official or the ultralytics names, fused or not.
+        output: The weights file to write.
+        overwrite: Replace the output if it exists.
+    """
+    from model.importing import import_weights
+
+    card = import_weights(file, output, overwrite=overwrite)
+    line = f"{output}: size {card.scale}, {len(card.classes)} classes, licence {card.licence}"
+    Console(soft_wrap=True).print(escape(line), highlight=False)
+
+
+def models(file: Path | None = None) -> None:
+    """List the sizes of the detector, or say what a weights file holds.
+
+    Args:
+        file: A Sightline weights file.
+    """
+    Console().print(_sizes() if file is None else _contents(file))
+
+
+def _sizes() -> Table:
+    table = Table(caption="fused, 80 classes, 640 x 640; AP on COCO val2017 as published (%)")
+    for column in ("size", "parameters", "GFLOPs", "AP"):
+        table.add_column(column, justify="left" if column == "size" else "right")
+    for scale, figures in FIGURES.items():
+        millions = f"{figures.parameters / 1e6:.2f} M"
+        table.add_row(scale, millions, f"{figures.gflops:.1f}", f"{figures.published_ap:.1f}")
+    return table
+
+
+def _contents(file: Path) -> Table:
+    header = read_header(file)
+    card = card_of(file, header)
+    names = ", ".join(card.classes[:5]) + (", ..." if len(card.classes) > 5 else "")
+    table = Table(show_header=False, title=escape(str(file)))
+    table.add_column()
+    table.add_column(overflow="fold")
+    rows = {
+        "size": card.scale,
+        "form": card.form,
+        "values": f"{count_values(header):,} ({card.dtype})",
+        "classes": f"{len(card.classes)}: {names}",
+        "class branch": f"{card.class_width} channels",
+        "box branch": "1 group" if card.box_groups == 1 else f"{card.box_groups} groups",
+        "trained at": f"{card.image_size} px",
+        "source": card.source,
+        "source SHA-256": card.source_sha256 or "unknown",
+        "licence": card.licence,
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    return table

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sightline run, check, doctor: parse, call, print."""
+
+import json
+import signal
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from model.config import load_settings
+from pipeline.config import PipelineConfig, TrackerKind
+from pipeline.doctor import examine
+from pipeline.job import Job, describe_graph
+from pipeline.progress import Progress, closing_lines
+
+FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Settings that have an option of their own; the rest go through --set.
+
+    Attributes:
+        model: Weights to detect with, a file made by `sightline import`.
+        output: Folder for the results.
+        save_video: Also write annotated video.
+        overwrite: Replace results that exist.
+        classes: Names of the classes to look for, separated by commas; all if not given.
+        min_score: Score from which a box counts.
+        max_iou: Overlap above which the worse of two boxes is dropped.
+        tracker: Method that joins boxes into tracks.
+        engine: What runs the network: auto, openvino or torch.
+        imgsz: Long side of the network's picture, a multiple of 32.
+        stride: Look at every so many frames.
+        limit: Stop after so many frames of each source.
+    """
+
+    model: Annotated[Path | None, Parameter(alias="-m")] = None
+    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    save_video: bool | None = None
+    overwrite: bool | None = None
+    classes: str | None = None
+    min_score: float | None = None
+    max_iou: float | None = None
+    tracker: TrackerKind | None = None
+    engine: str | None = None
+    imgsz: int | None = None
+    stride: int | None = None
+    limit: int | None = None
+
+    def overrides(self) -> list[str]:
+        """The options that were given, as assignments to the settings tree."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return [
+            f"{_SETTING_OF[name]}={json.dumps(_plain(name, value))}"
+            for name, value in given.items()
+            if value is not None
+        ]
+
+
+_SETTING_OF = {
+    "model": "model.weights",
+    "output": "output.directory",
+    "save_video": "output.save_video",
+    "overwrite": "output.overwrite",
+    "classes": "classes",
+    "min_score": "suppression.min_score",
+    "max_iou": "suppression.max_iou",
+    "tracker": "tracking.kind",
+    "engine": "model.engine",
+    "imgsz": "model.image_size",
+    "stride": "source.stride",
+    "limit": "source.limit",
+}
+
+
+def run(
+    *sources: str,
+    options: Annotated[RunOptions | None, Parameter(name="*")] = None,
+    config: Path | None = None,
+    assign: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+    quiet: bool = False,
+    json_summary: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> int:
+    """Detect and track in files, images and cameras.
+
+    Writes NAME.mot.txt and NAME.jsonl for every source, NAME.mp4 with --save-video, and
+    summary.json.
+
+    Args:
+        sources: Files, globs, folders, images, or rtsp:// addresses.
+        config: Settings as YAML.
+        assign: Any setting as name=value, for example suppression.max_iou=0.6.
+        quiet: Print nothing but errors.
+        json_summary: Print the summary as JSON and nothing else.
+    """
+    overrides = [*assign, *(options or RunOptions()).overrides()]
+    settings = load_settings(PipelineConfig, config, overrides)
+    job = Job(settings, sources)
+    ended_by = _run_until_signal(job, quiet=quiet or json_summary)
+    if json_summary:
+        print(json.dumps(job.summary(), indent=2))
+    elif not quiet:
+        for line in closing_lines(job):
+            print(line)
+    for state in job.streams:
+        if state.trace:
+            print(state.trace, file=sys.stderr, end="")
+        if state.reason:
+            print(f"sightline: {_about(state.source.name, state.reason)}", file=sys.stderr)
+    if ended_by is not None:
+        return TERMINATED if ended_by == signal.SIGTERM else INTERRUPTED
+    return 0 if job.complete else FAILED
+
+
+def check(
+    config: Path | None = None,
+    *,
+    options: Annotated[RunOptions | None, Parameter(name="*")] = None,
+    assign: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+) -> int:
+    """Validate settings and print the graph they make.
+
+    Args:
+        config: Settings as YAML; without it, the defaults and what is assigned.
+        assign: Any setting as name=value.
+    """
+    overrides = [*assign, *(options or RunOptions()).overrides()]
+    settings = load_settings(PipelineConfig, config, overrides)
+    print(describe_graph(settings))
+    print("settings are valid")
+    return 0
+
+
+def doctor() -> int:
+    """Say what this machine can do, what is missing, and which engine it picks and why."""
+    findings = examine()
+    console = Console()
+    for finding in findings:
+        mark = "[green]ok[/]     " if finding.present else "[yellow]missing[/]"
+        console.print(f"{mark} {finding.name:<12} {finding.detail}", highlight=False)
+    return 0 if all(finding.present or finding.optional for finding in findings) else FAILED
+
+
+def _run_until_signal(job: Job, *, quiet: bool) -> int | None:
+    """Run the job; Ctrl-C and SIGTERM end it in order, a second one at once."""
+    caught: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        job.stop()
+
+    before: dict[int, Any] = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Progress(job, shown=not quiet) as progress:
+            job.run(progress.update)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return caught[0] if caught else None
+
+
+def _plain(name: str, value: object) -> object:
+    if name == "classes":
+        return [part.strip() for part in str(value).split(",") if part.strip()]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _about(name: str, reason: str) -> str:
+    """The reason, led by the stream's name where it does not name its source itself."""
+    return reason if name in reason else f"{name}: {reason}"

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine can do: every finding with what it means for a run."""
+
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    present: bool
+    detail: str
+    optional: bool = False
+    """Whether a run does without it."""
+
+
+def examine() -> tuple[Finding, ...]:
+    """Look at everything a run may use."""
+    looks: tuple[Callable[[], Finding], ...] = (
+        _python, _cpu, _openvino, _torch, _decoder, _opencv, _cache, _cuda, _tensorrt, _gstreamer,
+    )  # fmt: skip
+    return tuple(look() for look in looks)
+
+
+def _python() -> Finding:
+    return Finding(
+        name="python",
+        present=sys.version_info >= (3, 11),
+        detail=f"{platform.python_version()} on {platform.platform(terse=True)}; wanted 3.11 on",
+    )
+
+
+def _cpu() -> Finding:
+    flags = set(_cpu_flags())
+    known = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+    found = ", ".join(flag for flag in known if flag in flags) or "none of the vector units we use"
+    return Finding(
+        name="cpu",
+        present=True,
+        detail=f"{len(os.sched_getaffinity(0))} usable cores of {os.cpu_count()}; {found}",
+    )
+
+
+def _openvino() -> Finding:
+    if not _importable("openvino"):
+        return Finding(name="openvino", present=False, detail="pip install openvino")
+    from model.engines.build import choose_engine
+    from model.engines.openvino import choose_precision
+
+    openvino = importlib.import_module("openvino")
+    picked, precision = choose_engine("auto"), choose_precision("auto")
+    why = "the CPU multiplies bf16 in hardware" if precision == "bf16" else "no bf16 unit here"
+    return Finding(
+        name="openvino",
+        present=True,
+        detail=f"{openvino.__version__.split('-')[0]}; engine auto picks {picked}, {precision}: {why}",
+    )
+
+
+def _torch() -> Finding:
+    if not _importable("torch"):
+        return Finding(name="torch", present=False, detail="pip install 'torch>=2.8,<2.14'")
+    torch = importlib.import_module("torch")
+    return Finding(name="torch", present=True, detail=f"{torch.__version__}; builds artefacts")
+
+
+def _decoder() -> Finding:
+    av = importlib.import_module("av")
+    ffmpeg = av.ffmpeg_version_info
+    encoder = "libx264" in av.codecs_available
+    return Finding(
+        name="ffmpeg",
+        present=encoder,
+        detail=f"{ffmpeg} in PyAV {av.__version__}; "
+        + ("H.264 video can be written" if encoder else "no libx264: --save-video will fail"),
+    )
+
+
+def _opencv() -> Finding:
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError as error:
+        hint = "apt-get install -y libgl1 libglib2.0-0"
+        return Finding(name="opencv", present=False, detail=f"{error}; {hint}")
+    return Finding(name="opencv", present=True, detail=cv2.__version__)
+
+
+def _cache() -> Finding:
+    from model.engines.cache import cache_folder
+
+    folder = cache_folder()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = os.access(nearest, os.W_OK)
+    return Finding(
+        name="cache",
+        present=writable,
+        detail=f"{folder}: compiled models" + ("" if writable else " cannot be kept there"),
+        optional=True,
+    )
+
+
+def _cuda() -> Finding:
+    torch = importlib.import_module("torch") if _importable("torch") else None
+    if torch is None or not torch.cuda.is_available():
+        return Finding(
+            name="cuda", present=False, optional=True, detail="no NVIDIA GPU; the CPU does the work"
+        )
+    return Finding(name="cuda", present=True, optional=True, detail=torch.cuda.get_device_name(0))
+
+
+def _tensorrt() -> Finding:
+    present = _importable("tensorrt") and _importable("torch_tensorrt")
+    detail = "installed" if present else "not installed (extra: tensorrt); needs an NVIDIA GPU"
+    return Finding(name="tensorrt", present=present, optional=True, detail=detail)
+
+
+def _gstreamer() -> Finding:
+    present = _importable("gi")
+    detail = "binding installed" if present else "not installed (extra: gstreamer); PyAV decodes"
+    return Finding(name="gstreamer", present=present, optional=True, detail=detail)
+
+
+def _importable(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
+
+
+def _cpu_flags() -> Iterator[str]:
+    information = Path("/proc/cpuinfo")
+    if not information.exists():
+        return
+    for line in information.read_text().splitlines():
+        if line.startswith("flags"):
+            yield from line.split(":", 1)[1].split()
+            return
