@@ -55,32 +55,18 @@ def run(
         PipelineError: a source cannot be read, or gave less than it declares.
         ModelError: the weights or the settings are not as they must be.
     """
-    from pipeline.config import PipelineConfig
     from pipeline.job import Job
     from pipeline.stages.write import HandOver
 
-    settings = config or PipelineConfig()
-    if model is not None:
-        weights = settings.model.model_copy(update={"weights": Path(model)})
-        settings = settings.model_copy(update={"model": weights})
-    if classes:
-        settings = settings.model_copy(update={"classes": tuple(classes)})
-    named = [sources] if isinstance(sources, str | Path) else sources
     results: queue.Queue[FrameResult | None] = queue.Queue(_AHEAD)
-
-    def take(frame: "Tracked", tracks: "Tracks") -> None:
-        names = tuple(job.card.classes[number] for number in tracks.class_id)
-        results.put(
-            FrameResult(
-                stream=frame.stream,
-                frame_index=frame.frame_index,
-                pts_s=frame.pts_ns / 1e9,
-                tracks=tracks,
-                class_names=names,
-            )
-        )
-
-    job = Job(settings, [str(name) for name in named], open_sink=lambda _: HandOver(take))
+    named = [sources] if isinstance(sources, str | Path) else sources
+    job = Job(
+        _settings(config, model, classes),
+        [str(name) for name in named],
+        open_sink=lambda _: HandOver(
+            lambda frame, tracks: results.put(_result(frame, tracks, job.card.classes))
+        ),
+    )
 
     def work() -> None:
         try:
@@ -95,12 +81,40 @@ def run(
             yield result
     finally:
         job.stop()
-        while thread.is_alive():  # let go of what waits to be handed over
-            try:
-                results.get(timeout=0.05)
-            except queue.Empty:
-                continue
-        thread.join()
-    faults = [state.reason for state in job.streams if state.reason]
-    if faults:
+        _join(thread, results)
+    if faults := [state.reason for state in job.streams if state.reason]:
         raise PipelineError("; ".join(faults))
+
+
+def _settings(
+    config: "PipelineConfig | None", model: str | Path | None, classes: Sequence[str]
+) -> "PipelineConfig":
+    from pipeline.config import PipelineConfig
+
+    settings = config or PipelineConfig()
+    if model is not None:
+        weights = settings.model.model_copy(update={"weights": Path(model)})
+        settings = settings.model_copy(update={"model": weights})
+    if classes:
+        settings = settings.model_copy(update={"classes": tuple(classes)})
+    return settings
+
+
+def _result(frame: "Tracked", tracks: "Tracks", classes: Sequence[str]) -> FrameResult:
+    return FrameResult(
+        stream=frame.stream,
+        frame_index=frame.frame_index,
+        pts_s=frame.pts_ns / 1e9,
+        tracks=tracks,
+        class_names=tuple(classes[number] for number in tracks.class_id),
+    )
+
+
+def _join(thread: threading.Thread, results: "queue.Queue[FrameResult | None]") -> None:
+    """Wait for the end, letting go of what waits to be handed over."""
+    while thread.is_alive():
+        try:
+            results.get(timeout=0.05)
+        except queue.Empty:
+            continue
+    thread.join()

@@ -94,6 +94,7 @@ def run(
 
     Args:
         sources: Files, globs, folders, images, or rtsp:// addresses.
+        options: Settings that have an option of their own.
         config: Settings as YAML.
         assign: Any setting as name=value, for example suppression.max_iou=0.6.
         quiet: Print nothing but errors.
@@ -128,6 +129,7 @@ def check(
 
     Args:
         config: Settings as YAML; without it, the defaults and what is assigned.
+        options: Settings that have an option of their own.
         assign: Any setting as name=value.
     """
     overrides = [*assign, *(options or RunOptions()).overrides()]

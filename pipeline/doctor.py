@@ -56,11 +56,12 @@ def _openvino() -> Finding:
 
     openvino = importlib.import_module("openvino")
     picked, precision = choose_engine("auto"), choose_precision("auto")
+    release = openvino.__version__.split("-")[0]
     why = "the CPU multiplies bf16 in hardware" if precision == "bf16" else "no bf16 unit here"
     return Finding(
         name="openvino",
         present=True,
-        detail=f"{openvino.__version__.split('-')[0]}; engine auto picks {picked}, {precision}: {why}",
+        detail=f"{release}; engine auto picks {picked}, {precision}: {why}",
     )
 
 

@@ -67,7 +67,7 @@ def video_graph(plan: Plan) -> Graph:
         Stage("infer",        (frames,),         (predictions,),     make.infer),
         Stage("suppress",     (predictions,),    (found,),           make.suppress),
     )
-    branch = (
+    branch: tuple[Stage, ...] = (
         Stage("source",       (),                (packets,),         make.source),
         Stage("decode",       (packets,),        (frames, pictures) if video else (frames,),
                                                                      make.decode),

@@ -163,9 +163,7 @@ class Job:
         }
 
     def _text_files(self, source: Source) -> TrackSink:
-        return TextFiles(
-            self.outputs.mot(source), self.outputs.jsonl(source), self.card.classes
-        )
+        return TextFiles(self.outputs.mot(source), self.outputs.jsonl(source), self.card.classes)
 
     def _write_summary(self) -> None:
         path = self.outputs.summary
@@ -217,7 +215,7 @@ def class_ids_of(names: Sequence[str], classes: Sequence[str]) -> tuple[int, ...
 def _card(config: ModelConfig) -> Card:
     if config.weights is None:
         raise ConfigError(
-            "no weights: pass --model FILE, a file made by: sightline import CHECKPOINT --output FILE"
+            "no weights: pass --model FILE, made by: sightline import CHECKPOINT --output FILE"
         )
     return read_card(config.weights)
 

@@ -164,16 +164,17 @@ class Supervisor:
     def _handle(self, worker: str, report: AnyReport) -> None:
         self._note(worker, report)
         stream = self._stream_of[worker]
-        if not stream:
-            if isinstance(report, Failed):
-                self._end_run(report)
-            return
-        state = self.streams[stream]
+        if stream:
+            self._handle_branch(worker, self.streams[stream], report)
+        elif isinstance(report, Failed):
+            self._end_run(report)
+
+    def _handle_branch(self, worker: str, state: StreamState, report: AnyReport) -> None:
         match report:
             case StreamFacts():
                 state.facts = report
             case Enough():
-                self._tell(worker_name("source", stream), Stop())
+                self._tell(worker_name("source", state.source.name), Stop())
             case Incomplete(reason=reason):
                 state.fail(reason)
             case Failed():

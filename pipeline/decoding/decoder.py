@@ -47,7 +47,7 @@ class MediaDecoder:
         Raises:
             Undecodable: the packet is damaged.
         """
-        raw = av.Packet(data)
+        raw: av.Packet[av.stream.Stream] = av.Packet(bytes(data))
         raw.time_base = _NANOSECONDS
         raw.pts, raw.dts = packet.pts_ns, packet.dts_ns
         raw.is_keyframe = packet.keyframe
@@ -60,7 +60,7 @@ class MediaDecoder:
         except Undecodable:
             return []
 
-    def _frames(self, packet: av.Packet | None) -> list[DecodedFrame]:
+    def _frames(self, packet: "av.Packet[av.stream.Stream] | None") -> list[DecodedFrame]:
         try:
             frames = self._context.decode(packet)
         except av.error.FFmpegError as error:

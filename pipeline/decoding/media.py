@@ -182,7 +182,7 @@ def _rotation_deg(source: Source) -> int:
         return 0  # what is wrong with the file is said where it is read
 
 
-def _raw(packet: av.Packet) -> RawPacket:
+def _raw(packet: "av.Packet[VideoStream]") -> RawPacket:
     base = packet.time_base
     pts, dts = packet.pts, packet.dts
     return RawPacket(

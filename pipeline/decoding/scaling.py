@@ -64,7 +64,7 @@ class FrameScaler:
 def _pixels(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
     """A packed frame's pixels without a copy; rows may be padded."""
     plane = frame.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height]
     return rows[:, : frame.width * 3].reshape(frame.height, frame.width, 3)
 
 

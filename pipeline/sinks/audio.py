@@ -65,6 +65,7 @@ class Audio:
         if incoming.codec_context is None:
             raise ValueError("no decoder knows its codec")
         copies = incoming.codec_context.codec.canonical_name in _COPIED
+        self._unpack = _unpacking(incoming) if copies else None
         self._packets = (_copied if copies else _encoded)(container, incoming, output)
         self._pending = next(self._packets, None)
 
@@ -83,7 +84,7 @@ class Audio:
             if start >= origin:
                 packet.pts -= round(origin / packet.time_base)
                 packet.dts = packet.pts
-                self._output.mux(packet)
+                self._mux(packet)
             self._pending = self._next()
 
     def close(self) -> None:
@@ -91,12 +92,26 @@ class Audio:
         self._packets.close()
         self._container.close()
 
+    def _mux(self, packet: AudioPacket) -> None:
+        stream, time_base = packet.stream, packet.time_base  # the filter takes the packet over
+        for unpacked in self._unpack.filter(packet) if self._unpack else (packet,):
+            unpacked.stream, unpacked.time_base = stream, time_base
+            self._output.mux(unpacked)
+
     def _next(self) -> AudioPacket | None:
         try:
             return next(self._packets, None)
         except av.FFmpegError as failure:
             logger.warning("%s: sound ends early: %s", self._source, failure.strerror)
             return None
+
+
+def _unpacking(incoming: AudioStream) -> BitStreamFilterContext | None:
+    """AAC of transport streams has a header in each packet, which MP4 has once."""
+    context = incoming.codec_context
+    if context.name == "aac" and not context.extradata:
+        return BitStreamFilterContext("aac_adtstoasc", incoming)
+    return None
 
 
 def _copied(
@@ -107,13 +122,9 @@ def _copied(
     if first is None:
         return
     outgoing = output.add_stream_from_template(incoming)
-    # AAC of transport streams comes with a header in each packet, which MP4 has once.
-    headed = incoming.codec_context.name == "aac" and not incoming.codec_context.extradata
-    unpack = BitStreamFilterContext("aac_adtstoasc" if headed else "null", incoming, outgoing)
     for packet in chain((first,), packets):
-        for unpacked in unpack.filter(packet):
-            unpacked.stream = outgoing
-            yield unpacked
+        packet.stream = outgoing
+        yield packet
 
 
 def _encoded(

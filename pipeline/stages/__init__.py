@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Stages: thin, one file each; a stage reads, calls a library, writes."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.columns import tracks_from_buffers
 from pipeline.drawing.drawer import Drawer
-from pipeline.messages import Dropped, Drawn, Ended, Picture, Tracked, timing
+from pipeline.messages import Drawn, Dropped, Ended, Picture, Tracked, timing
 from pipeline.tracking.tracks import Tracks
 from pipeline.transport.pool import Pool
 from pipeline.transport.ports import Ports

@@ -8,7 +8,7 @@ import logging
 
 from pipeline.config import SourceConfig
 from pipeline.decoding.decoder import DecodedFrame, Decoder, Undecodable, make_decoder
-from pipeline.messages import Dropped, Ended, Opened, Packet, Timed
+from pipeline.messages import Ended, Opened, Packet, Timed
 from pipeline.metrics import Counters
 from pipeline.stages.preprocess import Preprocess
 from pipeline.transport.control import Enough, Incomplete
@@ -149,9 +149,7 @@ class StreamClock:
         if self._last_pts_ns is None:
             result = pts_ns or 0
         elif self._offset_ns is None:
-            result = self._last_pts_ns + max(
-                captured_ns - self._last_captured_ns, self.duration_ns
-            )
+            result = self._last_pts_ns + max(captured_ns - self._last_captured_ns, self.duration_ns)
             self._offset_ns = 0 if pts_ns is None else result - pts_ns
         elif pts_ns is None:
             result = self._last_pts_ns + self.duration_ns

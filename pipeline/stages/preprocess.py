@@ -72,7 +72,8 @@ class Preprocess:
             return
         source_hw = self._scaler.upright_hw(frame)
         lease = self._image_lease(ports, timed.stream, source_hw)
-        letterbox = Letterbox.fit(source_hw, lease.slot.shape[:2])
+        height, width, _ = lease.slot.shape
+        letterbox = Letterbox.fit(source_hw, (height, width))
         self._scaler.letterboxed(frame, letterbox, lease.array)
         message = Frame(**timing(timed), image=lease.slot, source_hw=source_hw)
         ports.send("frames", message, lease=lease)

@@ -37,9 +37,7 @@ def open_reader(source: Source, config: SourceConfig) -> Reader:
     """
     if source.kind in ("image", "images"):
         return ImageReader(source, rate=config.image_rate)
-    return MediaReader(
-        source, rtsp_transport=config.rtsp_transport, timeout_s=config.timeout_s
-    )
+    return MediaReader(source, rtsp_transport=config.rtsp_transport, timeout_s=config.timeout_s)
 
 
 class ReadFile:
@@ -87,9 +85,7 @@ class ReadCamera:
         self._source = source
         self._config = config
         self._counters = counters
-        self._ring = PacketRing(
-            max_bytes=_RING_BYTES, staleness_ns=round(config.staleness_s * 1e9)
-        )
+        self._ring = PacketRing(max_bytes=_RING_BYTES, staleness_ns=round(config.staleness_s * 1e9))
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Send packets; the first must come within `open_timeout_s`.

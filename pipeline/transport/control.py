@@ -103,9 +103,7 @@ class ControlDesk:
 class ControlLine:
     """A worker's end."""
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], address: str, worker: str
-    ) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, worker: str) -> None:
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.ROUTING_ID, worker.encode())
         self.socket.connect(address)
@@ -116,7 +114,7 @@ class ControlLine:
 
     def command(self) -> AnyCommand | None:
         """The next command, without waiting."""
-        if not self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        if not self.socket.poll(0):
             return None
         return _commands.decode(self.socket.recv(zmq.NOBLOCK))
 

@@ -139,7 +139,7 @@ class Outlet:
 
     def collect(self) -> None:
         """Handle the answers that have come, without waiting."""
-        while self.socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while self.socket.poll(0):
             kind, value = self.socket.recv_multipart(zmq.NOBLOCK)
             number = int.from_bytes(value)
             if kind == _GRANT:

@@ -19,7 +19,6 @@ from pipeline.errors import PipelineError
 from pipeline.messages import Slot
 
 
-
 class SlotGone(PipelineError):  # noqa: N818 - it is a fact about the slot
     """The pool was given back: the stream it belonged to is over."""
 

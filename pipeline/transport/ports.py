@@ -90,7 +90,9 @@ class Ports:
             ClosedDown: the supervisor ended the stage.
         """
         inlet = self._inlets[link]
-        also = [inlet.socket] if wake is None else [inlet.socket, wake]
+        also: list[zmq.Socket[bytes] | int] = [inlet.socket]
+        if wake is not None:
+            also.append(wake)
         while True:
             started = time.monotonic_ns()
             ready = self._poll(also, FOREVER_MS)
