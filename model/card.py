@@ -9,9 +9,9 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from model.config import Settings, describe_faults
 from model.errors import WeightsError
@@ -27,14 +27,14 @@ class Card(Settings):
     """What a weights file holds and where it came from."""
 
     scale: ScaleName
-    classes: tuple[str, ...]
-    class_width: int
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    class_width: Annotated[int, Field(ge=1, le=4096)]
     """Channels of the head's class branch."""
     box_groups: Literal[1, 4]
     """Groups of the head's box branch."""
     form: Literal["fused", "unfused"]
     """Fused weights run; unfused ones can be trained further."""
-    image_size: int = 640
+    image_size: Annotated[int, Field(ge=32)] = 640
     """Long side of the images it was trained on, in pixels."""
     dtype: Literal["float32"] = "float32"
     source: str

@@ -23,8 +23,8 @@ class Figures:
 
 
 FIGURES: Final[dict[ScaleName, Figures]] = {
-    "T": Figures(parameters=2_001_824, gflops=7.713, published_ap=38.3),
-    "S": Figures(parameters=7_105_872, gflops=26.379, published_ap=46.8),
-    "M": Figures(parameters=19_978_656, gflops=76.310, published_ap=51.4),
-    "C": Figures(parameters=25_288_752, gflops=102.137, published_ap=53.0),
+    "T": Figures(parameters=2_001_824, gflops=7.712, published_ap=38.3),
+    "S": Figures(parameters=7_105_872, gflops=26.378, published_ap=46.8),
+    "M": Figures(parameters=19_978_656, gflops=76.308, published_ap=51.4),
+    "C": Figures(parameters=25_288_752, gflops=102.136, published_ap=53.0),
 }

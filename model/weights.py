@@ -82,14 +82,14 @@ def fill(
     """Give a blank detector its tensors, every one of them, and fuse it."""
     from model.reparam import fuse
 
-    wanted = {name: tuple(tensor.shape) for name, tensor in detector.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wanted = {name: _kind(tensor) for name, tensor in detector.state_dict().items()}
+    found = {name: _kind(tensor) for name, tensor in tensors.items()}
     faults = [f"{name} is missing" for name in wanted if name not in found]
     faults += [f"{name} has no place" for name in found if name not in wanted]
     faults += [
-        f"{name} is {found[name]}, expected {shape}"
-        for name, shape in wanted.items()
-        if found.get(name, shape) != shape
+        f"{name} is {found[name]}, expected {kind}"
+        for name, kind in wanted.items()
+        if found.get(name, kind) != kind
     ]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
@@ -113,3 +113,7 @@ def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
         name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
     }
+
+
+def _kind(tensor: "torch.Tensor") -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

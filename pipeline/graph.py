@@ -16,7 +16,7 @@ from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source
 from pipeline.drawing.drawer import Drawer
 from pipeline.messages import Drawn, Found, Frame, Packet, Picture, Predictions, Tracked
-from pipeline.metrics import Counters
+from pipeline.metrics import CounterTable
 from pipeline.stages.annotate import Annotate
 from pipeline.stages.decode import Decode
 from pipeline.stages.infer import BuildEngine, Infer
@@ -38,7 +38,7 @@ class Plan:
 
     config: PipelineConfig
     sources: Mapping[str, Source]
-    counters: Mapping[str, Counters]
+    counters: CounterTable
     classes: Sequence[str]
     """Names of all classes of the model."""
     class_ids: Sequence[int] | None

@@ -15,9 +15,9 @@ from model.engines import Engine, build_engine
 from model.errors import ConfigError
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source, find_sources
-from pipeline.errors import SinkError
+from pipeline.errors import SinkError, SourceUnreadable
 from pipeline.graph import Plan, video_graph
-from pipeline.metrics import Counters
+from pipeline.metrics import CounterTable
 from pipeline.outputs import Outputs
 from pipeline.runner import StreamState, Supervisor
 from pipeline.stages.write import TextFiles, TrackSink
@@ -62,10 +62,13 @@ class Job:
             ModelError: the weights or the settings are not.
         """
         self.config = config
+        if not named:
+            raise SourceUnreadable("no source named; give a file, a folder or an rtsp:// address")
         self.card = _card(config.model)
+        class_ids = class_ids_of(config.classes, self.card.classes)
         self.sources = find_sources(named)
         self.outputs = Outputs(config.output)
-        self.counters = {source.name: Counters() for source in self.sources}
+        self.counters = CounterTable([source.name for source in self.sources])
         self.engines = Engines(config.model, [])
         if open_sink is None:
             self.outputs.prepare(self.sources)
@@ -75,7 +78,7 @@ class Job:
             sources={source.name: source for source in self.sources},
             counters=self.counters,
             classes=self.card.classes,
-            class_ids=class_ids_of(config.classes, self.card.classes),
+            class_ids=class_ids,
             build_engine=self.engines.build,
             open_sink=open_sink or self._text_files,
             video_path=self.outputs.video if config.output.save_video else None,
@@ -189,7 +192,7 @@ def describe_graph(config: PipelineConfig) -> str:
     plan = Plan(
         config=config,
         sources={},
-        counters={},
+        counters=CounterTable([]),
         classes=classes,
         class_ids=class_ids_of(config.classes, classes) if card else None,
         build_engine=Engines(config.model, []).build,

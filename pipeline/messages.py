@@ -60,6 +60,8 @@ class Packet(Message, frozen=True, kw_only=True, tag=True):
     pts_ns: int | None
     dts_ns: int | None
     keyframe: bool
+    hidden: bool
+    """Needed to decode what follows, but not to be shown (cut away by an edit list)."""
     captured_ns: int
     """`time.monotonic_ns()` when the packet was read."""
 

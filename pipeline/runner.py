@@ -91,6 +91,7 @@ class Supervisor:
         self.usage: dict[str, Mapping[str, int]] = {}
         """Where the time of each stage went, by worker."""
         self._parallel = plan.config.parallel
+        self._counters = plan.counters
         self._graph = video_graph(plan)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._pools = Pools()
@@ -201,6 +202,11 @@ class Supervisor:
     def _close_stream(self, state: StreamState) -> None:
         """The branch is gone: the trunk may forget it, its memory goes back."""
         state.ended_s = time.monotonic()
+        counters = self._counters[state.source.name]
+        counters.add(
+            "dropped_shutdown" if self._stop_level > 1 else "dropped_stage_died",
+            counters.num_in_flight,
+        )
         for stage in self._graph.trunk:
             self._tell(stage.name, Forget(stream=state.source.name))
         self._pools.discard(f"{state.source.name}/")

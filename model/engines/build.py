@@ -34,23 +34,28 @@ def build_engine(
         raise ConfigError("model.weights: no weights given; name a file made by: sightline import")
     if any(side < STRIDE or side % STRIDE for side in image_hw):
         raise ValueError(f"image_hw must be multiples of {STRIDE}, got {image_hw}")
-    if batch < 1 or (num_requests or 1) < 1 or (num_threads or 1) < 1:
+    if any(count is not None and count < 1 for count in (batch, num_requests, num_threads)):
         raise ValueError(
             f"counts must be at least 1, got {batch=}, {num_requests=}, {num_threads=}"
         )
+    input_shape = (batch, *image_hw, 3)
     if choose_engine(config.engine) == "openvino":
-        from model.engines.openvino import OpenVinoEngine, Plan
-
-        plan = Plan.make(config.precision, (batch, *image_hw, 3), num_requests, num_threads)
+        try:
+            from model.engines.openvino import OpenVinoEngine, Plan
+        except ImportError as failure:
+            raise EngineError(
+                f"model.engine: openvino does not start here ({failure}); choose torch"
+            ) from failure
+        plan = Plan.make(config.precision, input_shape, num_requests, num_threads)
         return OpenVinoEngine(config.weights, plan)
-    from model.engines.torch import TorchEngine
-
     if config.precision == "bf16":
         raise EngineError(
             "model.precision: engine torch computes in f32 only, got bf16; choose auto, f32 or "
             "accuracy, or engine openvino"
         )
-    return TorchEngine(config.weights, (batch, *image_hw, 3), num_threads)
+    from model.engines.torch import TorchEngine
+
+    return TorchEngine(config.weights, input_shape, num_threads)
 
 
 def choose_engine(name: EngineName) -> EngineName:

@@ -27,7 +27,10 @@ def cache_folder() -> Path:
         return Path(chosen)
     if caches := os.environ.get("XDG_CACHE_HOME"):
         return Path(caches) / "sightline"
-    return Path.home() / ".cache" / "sightline"
+    try:
+        return Path.home() / ".cache" / "sightline"
+    except RuntimeError:  # a user without a home, as containers have: nothing can be kept
+        return Path(os.devnull) / "sightline"
 
 
 def artefact_path(key: dict[str, Any]) -> Path:

@@ -7,7 +7,7 @@ left, top, right, bottom in canvas pixels, then one score per class.
 
 import ctypes
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -16,6 +16,7 @@ Done = Callable[[BaseException | None], None]
 """Called once per request, from any thread, with the failure if there was one; never raises."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A detector that is ready to run. A result depends on its own images alone."""
 

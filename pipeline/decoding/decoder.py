@@ -40,6 +40,7 @@ class MediaDecoder:
         context.bits_per_coded_sample = parameters.bits_per_coded_sample
         context.thread_type = "SLICE" if live else "AUTO"
         self._context = context
+        self._hidden_ns: set[int] = set()
 
     def decode(self, packet: Packet, data: memoryview) -> list[DecodedFrame]:
         """The frames that this packet completes.
@@ -51,6 +52,8 @@ class MediaDecoder:
         raw.time_base = _NANOSECONDS
         raw.pts, raw.dts = packet.pts_ns, packet.dts_ns
         raw.is_keyframe = packet.keyframe
+        if packet.hidden and packet.pts_ns is not None:
+            self._hidden_ns.add(packet.pts_ns)
         return self._frames(raw)
 
     def flush(self) -> list[DecodedFrame]:
@@ -68,7 +71,14 @@ class MediaDecoder:
         return [
             DecodedFrame(frame=frame, pts_ns=frame.pts, corrupt=bool(frame.is_corrupt))
             for frame in frames
+            if not self._is_hidden(frame)
         ]
+
+    def _is_hidden(self, frame: av.VideoFrame) -> bool:
+        if frame.pts not in self._hidden_ns:
+            return False
+        self._hidden_ns.discard(frame.pts)
+        return True
 
 
 class ImageDecoder:

@@ -49,6 +49,7 @@ class ImageReader:
                 pts_ns=pts_ns,
                 dts_ns=pts_ns,
                 keyframe=True,
+                hidden=False,
                 captured_ns=time.monotonic_ns(),
             )
 
@@ -67,4 +68,4 @@ def decode_image(data: bytes | memoryview) -> av.VideoFrame:
             upright = ImageOps.exif_transpose(image).convert("RGB")
             return av.VideoFrame.from_ndarray(np.asarray(upright), format="rgb24")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error).split(" <")[0]) from error

@@ -16,6 +16,7 @@ VIDEO_SUFFIXES = frozenset(
      ".flv", ".wmv", ".3gp", ".ogv", ".h264", ".264", ".h265", ".hevc", ".mjpeg", ".y4m", ".gif"}
 )  # fmt: skip
 _LIVE_SCHEMES = ("rtsp://", "rtsps://")
+_NAME_BYTES = 120
 _WILDCARDS = re.compile(r"[*?\[]")
 
 SourceKind = Literal["file", "image", "images", "rtsp"]
@@ -122,7 +123,7 @@ def _unique(names: Iterable[str]) -> list[str]:
     """The names, the second of one kind called `name-2`; case does not tell them apart."""
     taken: set[str] = set()
     unique = []
-    for name in names:
+    for name in map(_presentable, names):
         candidate, number = name, 1
         while candidate.casefold() in taken:
             number += 1
@@ -130,6 +131,12 @@ def _unique(names: Iterable[str]) -> list[str]:
         taken.add(candidate.casefold())
         unique.append(candidate)
     return unique
+
+
+def _presentable(name: str) -> str:
+    """The name as valid UTF-8 of a length that leaves room for suffixes and addresses."""
+    valid = name.encode("utf-8", "replace")[:_NAME_BYTES].decode("utf-8", "ignore")
+    return valid.replace("/", "_").strip() or "stream"
 
 
 def _natural(path: Path) -> tuple[tuple[int, int | str], ...]:

@@ -52,6 +52,8 @@ class RawPacket:
     pts_ns: int | None
     dts_ns: int | None
     keyframe: bool
+    hidden: bool
+    """Needed to decode what follows, but not to be shown."""
     captured_ns: int
 
 
@@ -190,6 +192,7 @@ def _raw(packet: "av.Packet[VideoStream]") -> RawPacket:
         pts_ns=None if pts is None else round(pts * base * 1_000_000_000),
         dts_ns=None if dts is None else round(dts * base * 1_000_000_000),
         keyframe=packet.is_keyframe,
+        hidden=packet.is_discard,
         captured_ns=time.monotonic_ns(),
     )
 

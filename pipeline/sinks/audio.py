@@ -68,12 +68,14 @@ class Audio:
         self._unpack = _unpacking(incoming) if copies else None
         self._packets = (_copied if copies else _encoded)(container, incoming, output)
         self._pending = next(self._packets, None)
+        self._last_pts: int | None = None
 
     def copy(self, *, origin: Fraction, until: Fraction) -> None:
         """Write the packets that lie between two times in seconds on the source's timeline.
 
         Args:
-            origin: Time of the output's zero; packets from before it are left out.
+            origin: Time of the output's zero; packets from before it are left out, and so are
+                those of a damaged source that go back in time, which the muxer refuses.
             until: Packets that end later wait for the next call.
         """
         while (packet := self._pending) is not None:
@@ -81,7 +83,8 @@ class Audio:
             start = packet.pts * packet.time_base
             if start + (packet.duration or 0) * packet.time_base > until:
                 return
-            if start >= origin:
+            if start >= origin and (self._last_pts is None or packet.pts > self._last_pts):
+                self._last_pts = packet.pts
                 packet.pts -= round(origin / packet.time_base)
                 packet.dts = packet.pts
                 self._mux(packet)

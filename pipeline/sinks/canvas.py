@@ -46,7 +46,7 @@ class Canvas:
         planes = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420)
         return av.VideoFrame.from_ndarray(planes, format="yuv420p")
 
-    def _fitted(self, picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    def _fitted(self, picture: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "Hfit Wfit 3"]:
         source_hw = (picture.shape[0], picture.shape[1])
         fit = Letterbox.fit(source_hw, self._hw)
         height, width = fit.resized_hw

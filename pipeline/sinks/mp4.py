@@ -30,11 +30,12 @@ _FRAGMENT_S: Final = 2
 _MUXER: Final = {
     "movflags": "hybrid_fragmented+delay_moov+default_base_moof",
     "flush_packets": "1",
+    "strict": "experimental",  # sound that is rare in MP4, as MP3 at 8 kHz
     "max_interleave_delta": "1000000",  # us; sound that ends early holds back no pictures
 }
 # CPU ms a frame at 1080p on 2 cores, Mbit/s and dB, for a moving camera and a fixed one:
-#   ultrafast             10.3 13.8 40.8     6.3 3.0 49.7
-#   ultrafast, deblocked   9.9 13.3 41.9     6.1 2.7 50.1   chosen
+#   ultrafast             10.3 14.3 40.8     6.3 3.0 49.7
+#   ultrafast, deblocked   9.9 13.7 41.9     6.1 2.7 50.1   chosen
 #   superfast             18.2  9.9 42.1    10.6 2.6 50.2
 #   veryfast              31.9  7.7 41.1
 # Without B-frames (ultrafast has none) decoding order is presentation order.

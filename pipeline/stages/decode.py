@@ -41,6 +41,7 @@ class Decode:
         self._clock = StreamClock()
         self._captured_ns = 0
         self._discontinuity = False
+        self._first_fault = ""
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Decode until the source has ended or the limit is reached."""
@@ -82,6 +83,7 @@ class Decode:
         except Undecodable as error:
             self._counters.add("undecodable")
             logger.info("%s: packet %d: %s", self._stream, packet.frame_index, error)
+            self._first_fault = self._first_fault or f"number {packet.frame_index + 1}: {error}"
             return
         self._emit(ports, frames)
 
@@ -113,7 +115,10 @@ class Decode:
         undecodable = self._counters["undecodable"]
         reason = ended.reason
         if not reason and undecodable and not self._live:
-            reason = f"{undecodable} of {ended.frame_index} packets could not be decoded"
+            reason = (
+                f"{undecodable} of {ended.frame_index} packets could not be decoded; "
+                f"the first is {self._first_fault}"
+            )
         if self._enough:
             reason = ""
         if reason:

@@ -161,6 +161,7 @@ def _send(ports: Ports, name: str, raw: RawPacket, counters: Counters) -> None:
         pts_ns=raw.pts_ns,
         dts_ns=raw.dts_ns,
         keyframe=raw.keyframe,
+        hidden=raw.hidden,
         captured_ns=raw.captured_ns,
     )
     ports.send("packets", packet, (raw.data,))

@@ -7,12 +7,12 @@ A thin layer over the `trackers` library. What it promises beside the associatio
 - Identities count from 1 on each tracker, in order of first appearance, and are never used twice.
 - Boxes leave in the order they came in.
 - A first frame, and a first frame after a reset, gives its boxes at once, so that one picture is
-  enough. Later objects are given from the second frame in a row on, which flicker does not reach.
+  enough. Later objects are given from the frame on that confirms them (`association.py`).
 - The library associates by geometry alone: a track keeps its identity when its class flickers, and
   carries the class and score of this frame's box.
 """
 
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import supervision as sv
@@ -28,6 +28,7 @@ _TICK_NS: Final = 1_000
 """Time given to the library where none has passed; it takes no two updates at one time."""
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Follows the objects of one stream."""
 
@@ -131,9 +132,10 @@ class _Tracked:
         found = self._found(detections)
         frame = picture if self._association.uses_picture else None
         if self._last_ns is None:
-            # The library names a track at its second sight: show it the first frame twice.
-            self._associate(found, frame)
-            self._elapsed_ns = _TICK_NS
+            # The library names a track when it is confirmed: show it the first frame that often.
+            for _ in range(self._association.sights - 1):
+                self._associate(found, frame)
+                self._elapsed_ns += _TICK_NS
         else:
             self._elapsed_ns += max(at_ns - self._last_ns, _TICK_NS)
         self._last_ns = at_ns
@@ -147,7 +149,8 @@ class _Tracked:
 
     def _found(self, detections: Detections) -> sv.Detections:
         """The boxes this method may see, each with its place in the input."""
-        kept = np.flatnonzero(detections.score >= self._association.min_input_score)
+        lowest = 0.0 if self._association.takes_weak else self._association.min_score
+        kept = np.flatnonzero(detections.score >= lowest)
         return sv.Detections(
             xyxy=detections.xyxy[kept],
             confidence=detections.score[kept],
@@ -161,25 +164,21 @@ class _Tracked:
         return self._association.library.update(found, frame, self._elapsed_ns / 1e9)
 
     def _own(self, detections: Detections, named: sv.Detections) -> Tracks:
-        """Keep named boxes, in input order, under our own identities."""
+        """Keep boxes of known tracks, in input order, under our own identities."""
         if len(named) == 0:
             return Tracks.empty()
-        confirmed = named.tracker_id >= 0
-        places = named.data["place"][confirmed]
-        order = np.argsort(places)
-        track_ids = self._renumber(named.tracker_id[confirmed][order])
-        return _select(detections, places[order], track_ids)
-
-    def _renumber(self, library_ids: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-        """Count from 1 over all resets, and remember only the living."""
-        for library_id in library_ids.tolist():
+        order = np.argsort(named.data["place"])
+        places, library_ids = named.data["place"][order], named.tracker_id[order]
+        # The library would confirm a track by weak boxes too; the first one shown must be good.
+        good = (detections.score[places] >= self._association.min_score) & (library_ids >= 0)
+        for library_id in library_ids[good].tolist():
             if library_id not in self._own_id:
                 self._num_identities += 1
                 self._own_id[library_id] = self._num_identities
-        track_ids = np.array([self._own_id[i] for i in library_ids.tolist()], np.int64)
+        track_ids = np.array([self._own_id.get(i, 0) for i in library_ids.tolist()], np.int64)
         living = {track.tracker_id for track in self._association.library.tracks}
         self._own_id = {key: own for key, own in self._own_id.items() if key in living}
-        return track_ids
+        return _select(detections, places[track_ids > 0], track_ids[track_ids > 0])
 
 
 def _select(

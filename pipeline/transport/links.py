@@ -14,6 +14,7 @@ leaves the trunk.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import zmq
@@ -135,7 +136,10 @@ class Outlet:
         number = self._next
         self._next += 1
         self._sent[number] = _Sent(on_released, on_acknowledged)
-        self.socket.send_multipart((_MESSAGE, number.to_bytes(8), pack(message), *buffers))
+        with suppress(zmq.Again):  # the reader is gone; whether to forget it is not ours to say
+            self.socket.send_multipart(
+                (_MESSAGE, number.to_bytes(8), pack(message), *buffers), zmq.NOBLOCK
+            )
 
     def collect(self) -> None:
         """Handle the answers that have come, without waiting."""

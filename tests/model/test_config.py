@@ -78,7 +78,7 @@ def test_many_faults_still_fit_a_few_lines(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, expected: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(ConfigError, match="settings.yaml") as caught:
+    with pytest.raises(ConfigError, match=r"settings\.yaml") as caught:
         load_settings(Tree, path)
     assert expected in str(caught.value)
 

@@ -152,9 +152,7 @@ def test_no_more_candidates_than_the_limit_are_looked_at() -> None:
     predictions[:4] = [[0], [0], [1], [1]]
     predictions[0] = predictions[2] = 0  # boxes without area never drop each other
     predictions[4:] = random.random((80, 8400))
-    found = suppress(
-        predictions, Suppression(min_score=0.001, max_boxes=10**6), multi_label=True
-    )
+    found = suppress(predictions, Suppression(min_score=0.001, max_boxes=10**6), multi_label=True)
     assert len(found) == MAX_CANDIDATES
     best = np.sort(predictions[4:].ravel())[::-1][:MAX_CANDIDATES]
     np.testing.assert_array_equal(found.score, best)

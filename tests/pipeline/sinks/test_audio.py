@@ -57,6 +57,11 @@ def test_sound_is_kept_and_in_place(tmp_path: Path, name: str, codec: str, expec
     assert len(samples) / 48_000 == pytest.approx(2.0, abs=0.08)
 
 
+def test_mp3_of_a_low_rate_is_kept(tmp_path: Path) -> None:
+    source = write_sound(tmp_path / "a.mp3", "libmp3lame", rate=8000)
+    assert sound(write(tmp_path / "out.mp4", source, num_frames=50))[0] == "mp3float"
+
+
 def test_sound_is_cut_where_the_pictures_end(tmp_path: Path) -> None:
     source = write_sound(tmp_path / "a.m4a", "aac", duration_s=6)
     path = write(tmp_path / "out.mp4", source, num_frames=50)

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+.PHONY: setup dev check format test bench
+
+BIN := .venv/bin
+
+setup:  ## what a run needs
+	sh setup.sh
+
+dev:  ## what a run and the tests need
+	sh setup.sh dev
+
+check: dev  ## everything that must pass before a change lands
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not compiled" --jaxtyping-packages=model,pipeline,beartype.beartype
+	$(BIN)/python -m pytest -m compiled
+
+test: dev
+	$(BIN)/python -m pytest
+
+format: dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

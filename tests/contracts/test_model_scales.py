@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every size costs what was published, tensor by tensor and multiplication by multiplication."""
+
+import pytest
+import torch
+
+from model.figures import FIGURES
+from model.head import BINS
+from model.importing import official_names
+from model.network import Detector
+from model.reparam import fuse
+from model.scales import SCALES, ScaleName
+
+# parameters unfused and fused, with the 16 fixed distances that the published network stores;
+# tensors likewise
+PUBLISHED = {
+    "T": (2_036_560, 2_001_840, 1339, 371),
+    "S": (7_226_208, 7_105_888, 1339, 371),
+    "M": (20_124_000, 19_978_672, 907, 279),
+    "C": (25_498_752, 25_288_768, 937, 289),
+}
+
+
+def make(scale: ScaleName, *, box_groups: int = 4, class_width: int | None = None) -> Detector:
+    with torch.device("meta"):
+        return Detector(SCALES[scale], 80, box_groups=box_groups, class_width=class_width).eval()
+
+
+def num_parameters(detector: Detector) -> int:
+    return sum(parameter.numel() for parameter in detector.parameters())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_parameters_are_the_published_ones(scale: ScaleName) -> None:
+    unfused = make(scale)
+    fused = fuse(unfused)
+    counts = (num_parameters(unfused) + BINS, num_parameters(fused) + BINS)
+    tensors = (len(unfused.state_dict()) + 1, len(fused.state_dict()) + 1)
+    assert counts + tensors == PUBLISHED[scale]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_dense_box_branch_costs_92160_more(scale: ScaleName) -> None:
+    assert num_parameters(make(scale, box_groups=1)) - num_parameters(make(scale)) == 92_160
+
+
+def test_t_as_committed_has_a_wider_class_branch() -> None:
+    wide = make("T", class_width=128)
+    assert num_parameters(wide) + BINS == 2_442_640
+    assert num_parameters(fuse(wide)) + BINS == 2_407_632
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_each_tensor_has_its_own_published_name(scale: ScaleName) -> None:
+    for detector in (make(scale), fuse(make(scale))):
+        names = official_names(detector)
+        assert len(set(names.values())) == len(names) == len(detector.state_dict())
+        assert all(name.startswith("model.") for name in names.values())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_table_of_figures_is_counted_on_the_network(scale: ScaleName) -> None:
+    fused = fuse(make(scale))
+    assert FIGURES[scale].parameters == num_parameters(fused)
+    assert FIGURES[scale].gflops == pytest.approx(gflops(fused), abs=5e-4)
+
+
+def gflops(detector: Detector) -> float:
+    """Twice the multiplications of the convolutions, for one image of 640 x 640."""
+    total = 0
+
+    def count(conv: torch.nn.Conv2d, _: object, output: torch.Tensor) -> None:
+        nonlocal total
+        total += 2 * conv.weight.numel() * output.shape[-2] * output.shape[-1]
+
+    for module in detector.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    with torch.inference_mode():
+        detector(torch.zeros(1, 3, 640, 640, device="meta"))
+    return total / 1e9

@@ -1,0 +1,365 @@
+"""The failure contract of `pipeline/runner.py`, and what always holds of a run."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.config import ModelConfig
+from pipeline.config import OutputConfig, PipelineConfig, SourceConfig, TrackingConfig
+from pipeline.decoding.inputs import Source
+from pipeline.errors import SinkError
+from pipeline.job import Job
+from pipeline.messages import Tracked
+from pipeline.sinks.mot import MotWriter
+from pipeline.stages.write import HandOver
+from pipeline.tracking.tracks import Tracks
+from tests.pipeline.scenes import (
+    SquareEngine,
+    build_squares,
+    count_frames,
+    make_card_file,
+    make_scene,
+    read_jsonl,
+)
+
+
+@pytest.fixture(autouse=True)
+def _squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.job.build_engine", build_squares)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return make_card_file(tmp_path / "card.safetensors")
+
+
+def make_config(weights: Path, folder: Path, **nodes: Any) -> PipelineConfig:
+    output = nodes.pop("output", OutputConfig(directory=folder / "out"))
+    return PipelineConfig(
+        model=ModelConfig(weights=weights, image_size=160), output=output, **nodes
+    )
+
+
+def run_job(config: PipelineConfig, *sources: Path) -> Job:
+    job = Job(config, [str(source) for source in sources])
+    job.run()
+    return job
+
+
+def num_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+class Once:
+    """A call that is made the first time only."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._done = False
+
+    def __call__(self) -> None:
+        if not self._done:
+            self._done = True
+            self._call()
+
+
+def assert_accounted_for(job: Job) -> None:
+    for state in job.streams:
+        counters = job.counters[state.source.name]
+        assert counters.num_in_flight == 0
+        assert counters["decoded"] == (
+            counters["tracked"] + counters["skipped_stride"] + counters.num_dropped
+        )
+
+
+def test_every_frame_is_tracked_in_order_though_requests_end_in_any(
+    tmp_path: Path, weights: Path
+) -> None:
+    job = run_job(make_config(weights, tmp_path), make_scene(tmp_path / "a.mp4"))
+    lines = read_jsonl(tmp_path / "out/a.jsonl")
+    assert [line["frame"] for line in lines] == list(range(1, 31))
+    lefts = [line["objects"][0]["xyxy"][0] for line in lines]
+    assert lefts == sorted(lefts)
+    assert {line["objects"][0]["id"] for line in lines} == {1}
+    assert lefts[0] == pytest.approx(10, abs=2)
+    assert job.complete
+    assert_accounted_for(job)
+
+
+def test_requests_run_side_by_side(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines: list[SquareEngine] = []
+
+    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+        engines.append(SquareEngine(image_hw))
+        return engines[-1]
+
+    monkeypatch.setattr("pipeline.job.build_engine", build)
+    run_job(make_config(weights, tmp_path), make_scene(tmp_path / "a.mp4"))
+    assert 1 < engines[0].most_at_once <= SquareEngine.num_requests
+
+
+def test_a_second_run_gives_the_same_tracks_byte_for_byte(tmp_path: Path, weights: Path) -> None:
+    clip = make_scene(tmp_path / "a.mp4", num_frames=60)
+    texts = []
+    for name in ("first", "second"):
+        output = OutputConfig(directory=tmp_path / name)
+        run_job(make_config(weights, tmp_path, output=output), clip)
+        texts.append([(tmp_path / name / f"a{s}").read_bytes() for s in (".jsonl", ".mot.txt")])
+    assert texts[0] == texts[1]
+
+
+def test_a_stream_gives_the_same_tracks_beside_others_as_alone(
+    tmp_path: Path, weights: Path
+) -> None:
+    clips = [make_scene(tmp_path / f"{n}.mp4", speed=2 + n, num_frames=40) for n in range(4)]
+    together = OutputConfig(directory=tmp_path / "together")
+    run_job(make_config(weights, tmp_path, output=together, parallel=4), *clips)
+    for clip in clips:
+        alone = OutputConfig(directory=tmp_path / "alone" / clip.stem)
+        run_job(make_config(weights, tmp_path, output=alone), clip)
+        name = f"{clip.stem}.mot.txt"
+        assert (together.directory / name).read_bytes() == (alone.directory / name).read_bytes()
+
+
+def test_a_stride_skips_detection_and_keeps_every_picture(tmp_path: Path, weights: Path) -> None:
+    config = make_config(
+        weights,
+        tmp_path,
+        source=SourceConfig(stride=4),
+        output=OutputConfig(directory=tmp_path / "out", save_video=True),
+    )
+    job = run_job(config, make_scene(tmp_path / "a.mp4", num_frames=30))
+    assert job.counters["a"]["tracked"] == 8
+    assert job.counters["a"]["skipped_stride"] == 22
+    assert [line["frame"] for line in read_jsonl(tmp_path / "out/a.jsonl")] == [
+        1, 5, 9, 13, 17, 21, 25, 29,
+    ]  # fmt: skip
+    assert count_frames(tmp_path / "out/a.mp4") == 30
+    assert_accounted_for(job)
+
+
+def test_a_limit_ends_a_source_early_and_it_counts_as_complete(
+    tmp_path: Path, weights: Path
+) -> None:
+    config = make_config(weights, tmp_path, source=SourceConfig(limit=7))
+    job = run_job(config, make_scene(tmp_path / "a.mp4", num_frames=60))
+    assert len(read_jsonl(tmp_path / "out/a.jsonl")) == 7
+    assert job.complete
+
+
+def test_a_broken_file_ends_alone_and_is_named(tmp_path: Path, weights: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(os.urandom(5000))
+    clips = [make_scene(tmp_path / f"{n}.mp4") for n in range(2)]
+    job = run_job(make_config(weights, tmp_path), clips[0], broken, clips[1])
+    assert [state.complete for state in job.streams] == [True, False, True]
+    assert "broken.mp4" in job.streams[1].reason
+    assert "\n" not in job.streams[1].reason
+    assert not job.complete
+    assert len(read_jsonl(tmp_path / "out/1.jsonl")) == 30
+
+
+def test_a_file_that_is_cut_off_is_worked_to_there_and_counts_as_incomplete(
+    tmp_path: Path, weights: Path
+) -> None:
+    whole = make_scene(tmp_path / "a.mp4", num_frames=60, options={"movflags": "faststart"})
+    whole.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.6)])
+    job = run_job(make_config(weights, tmp_path), whole)
+    lines = read_jsonl(tmp_path / "out/a.jsonl")
+    assert 5 < len(lines) < 60
+    assert not job.complete
+    assert "60 frames it declares" in job.streams[0].reason
+    assert json.loads((tmp_path / "out/summary.json").read_text())["complete"] is False
+    assert_accounted_for(job)
+
+
+def test_a_sink_that_fails_keeps_its_partial_file_and_other_streams_finish(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FailingWriter(MotWriter):
+        def __init__(self, path: Path) -> None:
+            self.fails = "bad" in path.name
+            super().__init__(path)
+
+        def write(self, frame_index: int, tracks: Tracks) -> None:
+            if self.fails and frame_index == 12:
+                raise SinkError("bad.mot.txt: cannot be written: no space left on device")
+            super().write(frame_index, tracks)
+
+    monkeypatch.setattr("pipeline.stages.write.MotWriter", FailingWriter)
+    clips = [make_scene(tmp_path / name) for name in ("bad.mp4", "good.mp4")]
+    job = run_job(make_config(weights, tmp_path), *clips)
+    assert [state.complete for state in job.streams] == [False, True]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "no space left" in job.streams[0].reason
+    assert "bad.mot.txt.partial" in names
+    assert "bad.mot.txt" not in names
+    assert "good.mot.txt" in names
+    assert_accounted_for(job)
+
+
+def test_an_engine_that_fails_ends_the_run_with_its_reason(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+        return SquareEngine(image_hw, fail_at=10)
+
+    monkeypatch.setattr("pipeline.job.build_engine", build)
+    clips = [make_scene(tmp_path / f"{n}.mp4", num_frames=50) for n in range(3)]
+    job = run_job(make_config(weights, tmp_path), *clips)
+    assert not any(state.complete for state in job.streams)
+    assert "the engine broke" in job.streams[0].reason
+    assert (tmp_path / "out/0.jsonl.partial").exists()
+    assert_accounted_for(job)
+
+
+def test_a_stop_finishes_every_output_with_what_was_read(tmp_path: Path, weights: Path) -> None:
+    output = OutputConfig(directory=tmp_path / "out", save_video=True)
+    clip = make_scene(tmp_path / "a.mp4", num_frames=3000)
+    job = Job(make_config(weights, tmp_path, output=output), [str(clip)])
+    stop = Once(job.stop)
+    job.run(lambda: stop() if job.counters["a"]["tracked"] > 20 else None)
+    lines = read_jsonl(tmp_path / "out/a.jsonl")
+    assert 20 < len(lines) < 3000
+    assert count_frames(tmp_path / "out/a.mp4") == len(lines)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["complete"] is False
+    assert summary["streams"][0]["tracked"] == len(lines)
+    assert_accounted_for(job)
+
+
+def test_a_second_stop_ends_at_once_and_keeps_partial_files(tmp_path: Path, weights: Path) -> None:
+    clip = make_scene(tmp_path / "a.mp4", num_frames=3000)
+    job = Job(make_config(weights, tmp_path), [str(clip)])
+
+    def stop() -> None:
+        if job.counters["a"]["tracked"] > 5:
+            job.stop()
+            job.stop()
+
+    job.run(stop)
+    assert (tmp_path / "out/a.jsonl.partial").exists()
+    assert not (tmp_path / "out/a.jsonl").exists()
+    assert not job.complete
+    assert_accounted_for(job)
+
+
+def test_a_stream_whose_sink_is_slow_holds_up_no_other(tmp_path: Path, weights: Path) -> None:
+    clips = [make_scene(tmp_path / f"{name}.mp4", num_frames=80) for name in ("slow", "fast")]
+    done = threading.Event()
+    seen = {"slow": 0, "fast": 0}
+
+    def sink(_: Source) -> HandOver:
+        def take(frame: Tracked, __: Tracks) -> None:
+            if frame.stream == "slow":
+                assert done.wait(30), "the fast stream waited for the slow one"
+            seen[frame.stream] += 1
+            if seen["fast"] == 80:
+                done.set()
+
+        return HandOver(take)
+
+    config = make_config(weights, tmp_path)
+    job = Job(config, [str(clip) for clip in clips], open_sink=sink)
+    job.run()
+    assert job.complete, [state.reason for state in job.streams]
+    assert seen == {"slow": 80, "fast": 80}
+
+
+def test_many_small_files_run_through_and_leave_nothing_behind(
+    tmp_path: Path, weights: Path
+) -> None:
+    clip = make_scene(tmp_path / "seed.mp4", num_frames=2)
+    (tmp_path / "many").mkdir()
+    for number in range(60):
+        (tmp_path / f"many/{number}.mp4").write_bytes(clip.read_bytes())
+    config = make_config(weights, tmp_path, parallel=4)
+    run_job(config, clip)
+    threads, descriptors = threading.active_count(), num_descriptors()
+    output = OutputConfig(directory=tmp_path / "out2")
+    job = run_job(config.model_copy(update={"output": output}), tmp_path / "many")
+    assert job.complete
+    assert sum(counters["tracked"] for counters in job.counters.values()) == 120
+    assert threading.active_count() == threads
+    assert num_descriptors() <= descriptors + 2
+
+
+def test_a_folder_of_images_is_one_stream_in_natural_order(tmp_path: Path, weights: Path) -> None:
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for number in range(1, 12):
+        picture = np.full((120 + number, 200, 3), 20, np.uint8)
+        picture[40:80, 10 * number : 10 * number + 40] = 250
+        Image.fromarray(picture).save(folder / f"shot{number}.png")
+    job = run_job(make_config(weights, tmp_path), folder)
+    lines = read_jsonl(tmp_path / "out/shots.jsonl")
+    lefts = [line["objects"][0]["xyxy"][0] for line in lines]
+    assert lefts == sorted(lefts)
+    assert len(lines) == 11
+    assert lines[3]["pts_s"] == pytest.approx(3 / 25)
+    assert job.complete
+
+
+def test_an_image_gives_its_boxes_and_an_annotated_picture(tmp_path: Path, weights: Path) -> None:
+    picture = np.full((150, 250, 3), 20, np.uint8)
+    picture[50:90, 100:140] = 250
+    Image.fromarray(picture).save(tmp_path / "one.png")
+    output = OutputConfig(directory=tmp_path / "out", save_video=True)
+    job = run_job(make_config(weights, tmp_path, output=output), tmp_path / "one.png")
+    (line,) = read_jsonl(tmp_path / "out/one.jsonl")
+    assert line["objects"][0]["xyxy"] == pytest.approx([100, 50, 140, 90], abs=3)
+    drawn = np.asarray(Image.open(tmp_path / "out/one.png"))
+    assert drawn.shape == picture.shape
+    assert (drawn != picture).any()
+    assert job.complete
+
+
+def test_a_file_that_is_no_image_is_named_with_its_place(tmp_path: Path, weights: Path) -> None:
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 64)).save(folder / f"{number}.png")
+    (folder / "1.png").write_bytes(b"no picture at all")
+    job = run_job(make_config(weights, tmp_path), folder)
+    assert job.counters["shots"]["decoded"] == 2
+    assert "1 of 3 packets could not be decoded; the first is number 2" in job.streams[0].reason
+
+
+def test_without_a_tracker_boxes_have_no_identity(tmp_path: Path, weights: Path) -> None:
+    config = make_config(weights, tmp_path, tracking=TrackingConfig(kind="none"))
+    run_job(config, make_scene(tmp_path / "a.mp4"))
+    ids = {
+        object_["id"]
+        for line in read_jsonl(tmp_path / "out/a.jsonl")
+        for object_ in line["objects"]
+    }
+    assert ids == {0}
+
+
+def test_the_window_bounds_the_frames_on_their_way(tmp_path: Path, weights: Path) -> None:
+    most = 0
+
+    def take(_: Tracked, __: Tracks) -> None:
+        time.sleep(0.002)
+
+    config = make_config(weights, tmp_path, window=4)
+    clip = make_scene(tmp_path / "a.mp4", num_frames=100)
+    job = Job(config, [str(clip)], open_sink=lambda _: HandOver(take))
+
+    def watch() -> None:
+        nonlocal most
+        most = max(most, job.counters["a"].num_in_flight)
+
+    job.run(watch)
+    assert job.complete
+    assert most <= 4 + 1  # and the one that is being scaled
