@@ -2,6 +2,7 @@
 """sightline run, check, doctor: parse, call, print."""
 
 import json
+import logging
 import signal
 import sys
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from pipeline.config import PipelineConfig, TrackerKind
 from pipeline.doctor import examine
 from pipeline.job import Job, describe_graph
 from pipeline.progress import Progress, closing_lines
+from pipeline.runner import StreamState
 
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 
@@ -100,6 +102,7 @@ def run(
         quiet: Print nothing but errors.
         json_summary: Print the summary as JSON and nothing else.
     """
+    logging.basicConfig(format="sightline: %(message)s", level=logging.WARNING)
     overrides = [*assign, *(options or RunOptions()).overrides()]
     settings = load_settings(PipelineConfig, config, overrides)
     job = Job(settings, sources)
@@ -113,7 +116,7 @@ def run(
         if state.trace:
             print(state.trace, file=sys.stderr, end="")
         if state.reason:
-            print(f"sightline: {_about(state.source.name, state.reason)}", file=sys.stderr)
+            print(f"sightline: {_about(state)}", file=sys.stderr)
     if ended_by is not None:
         return TERMINATED if ended_by == signal.SIGTERM else INTERRUPTED
     return 0 if job.complete else FAILED
@@ -173,6 +176,7 @@ def _plain(name: str, value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def _about(name: str, reason: str) -> str:
+def _about(state: StreamState) -> str:
     """The reason, led by the stream's name where it does not name its source itself."""
-    return reason if name in reason else f"{name}: {reason}"
+    named = state.source.label in state.reason
+    return state.reason if named else f"{state.source.name}: {state.reason}"

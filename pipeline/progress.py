@@ -89,7 +89,7 @@ def closing_lines(job: Job) -> Iterator[str]:
     """A line for each stream, and one for all where there are several."""
     for state in job.streams:
         counters = job.counters[state.source.name]
-        if state.started_s is None:
+        if state.started_s is None or (state.reason and not counters["decoded"]):
             continue
         fps = counters["decoded"] / state.elapsed_s if state.elapsed_s else 0.0
         parts = [f"{counters['decoded']} frames", f"{counters['tracked']} tracked"]

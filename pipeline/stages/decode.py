@@ -38,7 +38,7 @@ class Decode:
         self._counters = counters
         self._live = live
         self._decoder: Decoder | None = None
-        self._clock = StreamClock()
+        self._clock = StreamClock(live=live)
         self._captured_ns = 0
         self._discontinuity = False
         self._first_fault = ""
@@ -135,9 +135,14 @@ class Decode:
 
 
 class StreamClock:
-    """Presentation times that go on across connections and where the source gives none."""
+    """Presentation times that go on across connections and where the source gives none.
 
-    def __init__(self) -> None:
+    A live source's clock that stands still or jumps back is set anew by the time of arrival; a
+    file's times are its own, whatever they are.
+    """
+
+    def __init__(self, *, live: bool) -> None:
+        self._live = live
         self.duration_ns = 0
         """How long one frame is shown at the declared rate."""
         self._last_pts_ns: int | None = None
@@ -153,7 +158,7 @@ class StreamClock:
         """The time of the next frame; a new connection goes on by the time that passed."""
         if self._last_pts_ns is None:
             result = pts_ns or 0
-        elif self._offset_ns is None:
+        elif self._offset_ns is None or (self._live and self._stands(pts_ns)):
             result = self._last_pts_ns + max(captured_ns - self._last_captured_ns, self.duration_ns)
             self._offset_ns = 0 if pts_ns is None else result - pts_ns
         elif pts_ns is None:
@@ -162,3 +167,8 @@ class StreamClock:
             result = pts_ns + self._offset_ns
         self._last_pts_ns, self._last_captured_ns = result, captured_ns
         return result
+
+    def _stands(self, pts_ns: int | None) -> bool:
+        assert self._last_pts_ns is not None
+        assert self._offset_ns is not None
+        return pts_ns is not None and pts_ns + self._offset_ns <= self._last_pts_ns

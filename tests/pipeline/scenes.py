@@ -13,6 +13,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from safetensors.numpy import save_file
 
 from model.card import CARD_KEY, Card
@@ -30,13 +31,14 @@ def make_scene(
     width: int = 320,
     height: int = 192,
     speed: int = 3,
+    bframes: int = 3,
     options: dict[str, str] | None = None,
 ) -> Path:
     """An H.264 clip of one bright square that moves to the right over a dark ground."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=Fraction(25))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"preset": "veryfast", "crf": "12", "g": "10"}
+        stream.options = {"preset": "veryfast", "crf": "12", "g": "10", "bf": str(bframes)}
         for index in range(num_frames):
             picture = np.full((height, width, 3), 20, np.uint8)
             left = 10 + (index * speed) % (width - SIZE - 20)
@@ -44,6 +46,19 @@ def make_scene(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def make_camera_pictures(folder: Path, *, num_frames: int = 50) -> Path:
+    """The scene as one file a picture, as `rtsp_camera.py` sends it."""
+    folder.mkdir()
+    clip = make_scene(folder / "clip.mp4", num_frames=num_frames, bframes=0)
+    with av.open(str(clip)) as container:
+        video = container.streams.video[0]
+        annexb = BitStreamFilterContext("h264_mp4toannexb", video)
+        packets = [packet for packet in container.demux(video) if packet.size]
+        for number, packet in enumerate(p for raw in packets for p in annexb.filter(raw)):
+            (folder / f"{number:05d}.h264").write_bytes(bytes(packet))
+    return folder
 
 
 def make_card_file(path: Path) -> Path:
@@ -128,3 +143,16 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def count_frames(path: Path) -> int:
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
+
+
+class Once:
+    """A call that is made the first time only."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._done = False
+
+    def __call__(self) -> None:
+        if not self._done:
+            self._done = True
+            self._call()

@@ -4,7 +4,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from pipeline.sinks.mot import MotWriter
 from pipeline.stages.write import HandOver
 from pipeline.tracking.tracks import Tracks
 from tests.pipeline.scenes import (
+    Once,
     SquareEngine,
     build_squares,
     count_frames,
@@ -56,19 +56,6 @@ def run_job(config: PipelineConfig, *sources: Path) -> Job:
 
 def num_descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-class Once:
-    """A call that is made the first time only."""
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-        self._done = False
-
-    def __call__(self) -> None:
-        if not self._done:
-            self._done = True
-            self._call()
 
 
 def assert_accounted_for(job: Job) -> None:

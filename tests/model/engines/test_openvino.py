@@ -81,10 +81,13 @@ def test_an_engine_says_what_it_is(engine: Engine) -> None:
     assert engine.num_requests == 2
 
 
-def test_results_do_not_depend_on_what_runs_beside(engine: Engine) -> None:
+@pytest.mark.parametrize("precision", ["auto", "accuracy"])
+def test_results_do_not_depend_on_what_runs_beside(weights: Path, precision: Precision) -> None:
+    built = make_engine(weights, precision=precision)
     images = [make_images(seed=seed) for seed in range(12)]
-    alone = [engine.infer(image) for image in images]
-    together = run_in_flight(engine, images)
+    alone = [built.infer(image) for image in images]
+    together = run_in_flight(built, images)
+    built.close()
     for first, second in zip(alone, together, strict=True):
         np.testing.assert_array_equal(first, second)
 
