@@ -29,8 +29,10 @@ def failure(source: Path, output: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("form", ["fused", "unfused"])
+@pytest.mark.parametrize(
+    ("scale", "form"),
+    [("T", "fused"), ("T", "unfused"), ("S", "unfused"), ("M", "fused"), ("C", "unfused")],
+)
 def test_every_size_and_form_gives_what_it_was(tmp_path: Path, scale: ScaleName, form: str) -> None:
     detector = make_detector(scale)
     origin = fuse(detector) if form == "fused" else detector

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import Suppression
-from model.suppression import MAX_CANDIDATES, suppress
+from model.suppression import suppress
 
 
 def make_predictions(num_anchors: int, num_classes: int, seed: int = 0) -> np.ndarray:
@@ -146,15 +146,16 @@ def test_predictions_are_left_as_they_were() -> None:
     np.testing.assert_array_equal(predictions, before)
 
 
-def test_no_more_candidates_than_the_limit_are_looked_at() -> None:
+def test_no_more_candidates_than_the_limit_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.suppression.MAX_CANDIDATES", 2000)
     random = np.random.default_rng(0)
     predictions = np.zeros((84, 8400), np.float32)
     predictions[:4] = [[0], [0], [1], [1]]
     predictions[0] = predictions[2] = 0  # boxes without area never drop each other
     predictions[4:] = random.random((80, 8400))
     found = suppress(predictions, Suppression(min_score=0.001, max_boxes=10**6), multi_label=True)
-    assert len(found) == MAX_CANDIDATES
-    best = np.sort(predictions[4:].ravel())[::-1][:MAX_CANDIDATES]
+    assert len(found) == 2000
+    best = np.sort(predictions[4:].ravel())[::-1][:2000]
     np.testing.assert_array_equal(found.score, best)
 
 

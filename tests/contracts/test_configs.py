@@ -1,0 +1,21 @@
+"""Every file in configs/ loads, and the defaults it spells out are the defaults."""
+
+from pathlib import Path
+
+import pytest
+
+from model.config import load_settings
+from pipeline.config import PipelineConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs/pipeline"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_config_loads(path: Path) -> None:
+    load_settings(PipelineConfig, path)
+
+
+def test_the_file_config_spells_out_the_defaults() -> None:
+    spelt = load_settings(PipelineConfig, CONFIGS / "file.yaml")
+    video = {"output": spelt.output.model_copy(update={"save_video": False})}
+    assert spelt.model_copy(update=video) == PipelineConfig()
