@@ -112,11 +112,7 @@ def run(
     elif not quiet:
         for line in closing_lines(job):
             print(line)
-    for state in job.streams:
-        if state.trace:
-            print(state.trace, file=sys.stderr, end="")
-        if state.reason:
-            print(f"sightline: {_about(state)}", file=sys.stderr)
+    _print_faults(job)
     if ended_by is not None:
         return TERMINATED if ended_by == signal.SIGTERM else INTERRUPTED
     return 0 if job.complete else FAILED
@@ -168,6 +164,17 @@ def _run_until_signal(job: Job, *, quiet: bool) -> int | None:
         for number, handler in before.items():
             signal.signal(number, handler)
     return caught[0] if caught else None
+
+
+def _print_faults(job: Job) -> None:
+    """A line for everything that is not complete; a traceback only where our own code failed."""
+    for state in job.streams:
+        if state.trace:
+            print(state.trace, file=sys.stderr, end="")
+        if state.reason:
+            print(f"sightline: {_about(state)}", file=sys.stderr)
+    if job.fault:
+        print(f"sightline: {job.fault}", file=sys.stderr)
 
 
 def _plain(name: str, value: object) -> object:

@@ -2,7 +2,6 @@
 """A run from settings to summary: everything is checked before a stage starts."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from model.engines import Engine, build_engine
 from model.errors import ConfigError
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source, find_sources
-from pipeline.errors import SinkError, SourceUnreadable
+from pipeline.errors import SourceUnreadable
 from pipeline.graph import Plan, video_graph
 from pipeline.metrics import CounterTable
 from pipeline.outputs import Outputs
@@ -86,10 +85,11 @@ class Job:
         self.supervisor = Supervisor(plan, self.sources)
         self._started_s = time.monotonic()
         self.elapsed_s = 0.0
-        self.interrupted = threading.Event()
+        self.fault = ""
+        """What went wrong with the run as a whole."""
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> None:
-        """Run to the end and write the summary."""
+        """Run to the end and write the summary; what went wrong stands in the streams' states."""
         self._started_s = time.monotonic()
         try:
             self.supervisor.run(on_tick)
@@ -100,7 +100,6 @@ class Job:
 
     def stop(self) -> None:
         """End early, keeping what was read; a second call ends at once."""
-        self.interrupted.set()
         self.supervisor.stop()
 
     @property
@@ -111,7 +110,7 @@ class Job:
     @property
     def complete(self) -> bool:
         """Whether every stream gave all it declares and every output is whole."""
-        return all(state.complete for state in self.streams)
+        return not self.fault and all(state.complete for state in self.streams)
 
     def summary(self) -> dict[str, Any]:
         """What was done, as `summary.json` holds it."""
@@ -175,9 +174,7 @@ class Job:
             partial.write_text(json.dumps(self.summary(), indent=2) + "\n")
             partial.replace(path)
         except OSError as error:
-            raise SinkError(
-                f"{path}: cannot be written ({(error.strerror or str(error)).lower()})"
-            ) from error
+            self.fault = f"{path}: cannot be written ({(error.strerror or str(error)).lower()})"
 
 
 def describe_graph(config: PipelineConfig) -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -291,3 +292,30 @@ def test_the_whole_command_runs_with_a_real_network(tmp_path: Path) -> None:
         texts.append((tmp_path / name / "walk.mot.txt").read_bytes())
     assert texts[0]  # random weights find something everywhere
     assert texts[0] == texts[1]
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 300 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a small disk here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_ends_the_run_with_a_line_each_and_partial_files(
+    call: Call, full_disk: Path, tmp_path: Path
+) -> None:
+    call.out = full_disk / "out"
+    clip = make_scene(tmp_path / "long.mp4", num_frames=2000, width=640, height=384)
+    code, _, err = call.run(clip, "--save-video")
+    assert code == 1
+    assert "no space left" in err
+    assert len(err.strip().splitlines()) <= 2
+    assert not (call.out / "long.mp4").exists()
+    assert (call.out / "long.mp4.partial").stat().st_size > 0
