@@ -1,11 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every test may ask for: the shared data folder, when there is one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 DATA = Path(os.environ.get("SIGHTLINE_DATA", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled models of tests lie with the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIGHTLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +24,13 @@ def data() -> Path:
     if not (DATA / "clips").is_dir():
         pytest.skip(f"no clips in {DATA}; set SIGHTLINE_DATA")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def coco_weights(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real YOLOv9-T, imported; never leaves the tests' own folder."""
+    from model.importing import import_weights
+
+    output = tmp_path_factory.mktemp("weights") / "t.safetensors"
+    import_weights(data / "weights/yolov9t-coco-fused.safetensors", output)
+    return output
