@@ -31,8 +31,14 @@ class CodecParameters(msgspec.Struct, frozen=True, kw_only=True):
     width: int = 0
     height: int = 0
     pixel_format: str | None = None
-    codec_tag: str = ""
+    codec_tag: str = "\0\0\0\0"
     bits_per_coded_sample: int = 0
+    color_space: int = 2
+    """YUV matrix by FFmpeg's number, as far as the container knows it; 2 for unspecified."""
+    color_range: int = 0
+    """By FFmpeg's number: 0 unspecified, 1 limited, 2 full."""
+    reorder_frames: int = 0
+    """Pictures the decoder has to hold back to give them in the order they are shown."""
     extradata: bytes = b""
     rotation_deg: int = 0
     """Counter-clockwise rotation that brings the picture upright."""
@@ -146,7 +152,7 @@ def unpack(header: bytes | memoryview) -> AnyMessage:
     """Decode a header, checking its types.
 
     Raises:
-        msgspec.ValidationError: it is no message of ours.
+        msgspec.DecodeError: it is no message of ours.
     """
     return _decoder.decode(header)
 

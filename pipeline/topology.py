@@ -6,6 +6,7 @@ branch into the trunk collects all streams at one reader; a link out of the trun
 branch of the message's stream. Fan-in and fan-out exist nowhere else.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -58,14 +59,17 @@ class Graph:
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise GraphError(f"two stages have one name: {', '.join(names)}")
+        links = [link.name for link in self.links]
+        if len(set(links)) != len(links):
+            raise GraphError(f"two links have one name: {', '.join(links)}")
         for link in self.links:
             writers = [stage.name for stage in self.stages if link in stage.writes]
             if len(writers) != 1:
                 raise GraphError(f"link {link.name} needs one writer, has {writers or 'none'}")
             if not self.readers(link):
                 raise GraphError(f"link {link.name} has no reader")
-            if link.depth < 1:
-                raise GraphError(f"link {link.name} needs a depth of 1 or more")
+            if link.depth < 1 or (link.window is not None and link.window < 1):
+                raise GraphError(f"link {link.name} needs a depth and a window of 1 or more")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -98,7 +102,7 @@ class Addresses:
     """Where the links of one run meet; the scheme decides the placement and nothing else does."""
 
     base: str
-    """For example `inproc://5f3a`."""
+    """For example `inproc://5f3a`, or `ipc://` and a short path: 107 bytes are all there are."""
 
     def control(self) -> str:
         """Where workers report to."""
@@ -106,8 +110,13 @@ class Addresses:
 
     def link(self, graph: Graph, link: Link, reader: Stage, stream: str) -> str:
         """The reader's address; readers in a branch have one each."""
-        end = f"{self.base}/{link.name}/{reader.name}"
-        return f"{end}/{stream}" if reader in graph.branch else end
+        end = f"{self.base}/{link.name}.{reader.name}"
+        return f"{end}.{_short(stream)}" if reader in graph.branch else end
+
+
+def _short(stream: str) -> str:
+    """A name of 16 characters in the place of one of any length."""
+    return hashlib.blake2b(stream.encode(), digest_size=8).hexdigest()
 
 
 def _ends(links: tuple[Link, ...]) -> str:

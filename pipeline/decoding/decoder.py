@@ -9,6 +9,11 @@ import av
 from pipeline.decoding.images import IMAGE_CODEC, decode_image
 from pipeline.messages import CodecParameters, Packet
 
+# Threads by frame are faster on many cores, but report a damaged packet some packets later, and
+# PyAV cannot take the good pictures out of a decoder that does so while it is being emptied: how
+# many were lost would depend on the number of cores.
+_THREADS = "SLICE"
+_OPTIONS = {"libdav1d": {"max_frame_delay": "1"}}  # the same for AV1
 _NANOSECONDS = Fraction(1, 1_000_000_000)
 
 
@@ -29,7 +34,7 @@ class MediaDecoder:
     """FFmpeg's software decoder of one video stream."""
 
     def __init__(self, parameters: CodecParameters, *, live: bool) -> None:
-        """Open a decoder: by frames in files for throughput, by slices in streams for latency."""
+        """Set up a decoder; live streams are many, so each keeps to one thread."""
         context = av.CodecContext.create(parameters.codec, "r")
         assert isinstance(context, av.VideoCodecContext)
         context.extradata = parameters.extradata or None
@@ -38,7 +43,11 @@ class MediaDecoder:
             context.pix_fmt = parameters.pixel_format
         context.codec_tag = parameters.codec_tag
         context.bits_per_coded_sample = parameters.bits_per_coded_sample
-        context.thread_type = "SLICE" if live else "AUTO"
+        context.colorspace = parameters.color_space
+        context.color_range = parameters.color_range
+        context.reorder_depth = parameters.reorder_frames
+        context.options = _OPTIONS.get(parameters.codec, {})
+        context.thread_type, context.thread_count = _THREADS, int(live)
         self._context = context
         self._hidden_ns: set[int] = set()
 
@@ -48,7 +57,9 @@ class MediaDecoder:
         Raises:
             Undecodable: the packet is damaged.
         """
-        raw: av.Packet[av.stream.Stream] = av.Packet(bytes(data))
+        # A packet made from bytes lacks the padding that decoders read beyond the end.
+        raw: av.Packet[av.stream.Stream] = av.Packet(len(data))
+        raw.update(data)  # type: ignore[arg-type]  # the stub names bytes alone
         raw.time_base = _NANOSECONDS
         raw.pts, raw.dts = packet.pts_ns, packet.dts_ns
         raw.is_keyframe = packet.keyframe

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from pipeline.decoding.inputs import Source, image_files
 from pipeline.decoding.media import MediaFacts, RawPacket
+from pipeline.decoding.redaction import redact
 from pipeline.errors import SourceUnreadable
 from pipeline.messages import CodecParameters
 
@@ -42,7 +43,9 @@ class ImageReader:
             try:
                 data = path.read_bytes()
             except OSError as error:
-                raise SourceUnreadable(f"{path}: cannot be read ({error.strerror})") from error
+                raise SourceUnreadable(
+                    f"{redact(str(path))}: cannot be read ({error.strerror})"
+                ) from error
             pts_ns = round(index / self._rate * 1_000_000_000)
             yield RawPacket(
                 data=data,
@@ -65,7 +68,14 @@ def decode_image(data: bytes | memoryview) -> av.VideoFrame:
     """
     try:
         with Image.open(BytesIO(data)) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            return av.VideoFrame.from_ndarray(np.asarray(upright), format="rgb24")
+            pixels = np.asarray(_in_eight_bits(ImageOps.exif_transpose(image)).convert("RGB"))
+            return av.VideoFrame.from_ndarray(pixels, format="rgb24")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error).split(" <")[0]) from error
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as 8, where Pillow's own conversion makes all above 255 white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))

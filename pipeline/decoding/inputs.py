@@ -53,7 +53,11 @@ def find_sources(named: Sequence[str]) -> tuple[Source, ...]:
     """
     found: list[tuple[SourceKind, str, str]] = []
     for name in named:
-        found.extend(_expand(name))
+        try:
+            found.extend(_expand(name))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SourceUnreadable(f"{redact(name)}: cannot be read ({reason})") from error
     return tuple(
         Source(name=name, kind=kind, location=location)
         for name, (kind, location, _) in zip(_unique(f[2] for f in found), found, strict=True)
@@ -67,7 +71,7 @@ def image_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _expand(named: str) -> list[tuple[SourceKind, str, str]]:
-    if named.startswith(_LIVE_SCHEMES):
+    if named.lower().startswith(_LIVE_SCHEMES):
         return [("rtsp", named, _camera_name(named))]
     if "://" in named:
         raise SourceUnreadable(
@@ -80,7 +84,7 @@ def _expand(named: str) -> list[tuple[SourceKind, str, str]]:
     if not path.exists() and _WILDCARDS.search(named):
         return _glob(named)
     if not path.exists():
-        raise SourceUnreadable(f"{named}: no such file; check the path")
+        raise SourceUnreadable(f"{redact(named)}: no such file; check the path")
     return [_file(path)]
 
 
@@ -90,7 +94,9 @@ def _folder(folder: Path) -> list[tuple[SourceKind, str, str]]:
     if image_files(folder):
         found.append(("images", str(folder), folder.resolve().name or "images"))
     if not found:
-        raise SourceUnreadable(f"{folder}: the folder holds no video and no image; name another")
+        raise SourceUnreadable(
+            f"{redact(str(folder))}: the folder holds no video and no image; name another"
+        )
     return found
 
 
@@ -102,7 +108,7 @@ def _glob(pattern: str) -> list[tuple[SourceKind, str, str]]:
     paths = sorted((p for p in base.glob(relative) if p.is_file()), key=_natural)
     found = [_file(path) for path in paths if path.suffix.lower() in known]
     if not found:
-        raise SourceUnreadable(f"{pattern}: no video or image matches; check the pattern")
+        raise SourceUnreadable(f"{redact(pattern)}: no video or image matches; check the pattern")
     return found
 
 
@@ -113,7 +119,7 @@ def _file(path: Path) -> tuple[SourceKind, str, str]:
 
 def _camera_name(address: str) -> str:
     """A file name from host and path: `rtsp://user:pw@10.0.0.7:554/yard?x=1` -> `10.0.0.7-yard`."""
-    place = redact(address).split("://", 1)[1].split("?", 1)[0]
+    place = redact(address).split("://", 1)[1]
     host, _, path = place.partition("/")
     name = "-".join([host.rsplit(":", 1)[0], *path.split("/")])
     return re.sub(r"[^\w.-]+", "_", name).strip("-_.") or "camera"
@@ -134,11 +140,13 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 
 def _presentable(name: str) -> str:
-    """The name as valid UTF-8 of a length that leaves room for suffixes and addresses."""
-    valid = name.encode("utf-8", "replace")[:_NAME_BYTES].decode("utf-8", "ignore")
+    """The name as one line of UTF-8 whose length leaves room for suffixes."""
+    printable = "".join(letter if letter.isprintable() else "_" for letter in name)
+    valid = printable.encode()[:_NAME_BYTES].decode("utf-8", "ignore")
     return valid.replace("/", "_").strip() or "stream"
 
 
 def _natural(path: Path) -> tuple[tuple[int, int | str], ...]:
-    parts = re.split(r"(\d+)", path.name.casefold())
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)
+    parts = re.split(r"(\d+)", str(path.with_suffix("")).casefold())
+    numbered = ((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
+    return (*numbered, (-1, str(path)))  # paths that differ in nothing else have an order too

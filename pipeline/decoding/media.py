@@ -7,12 +7,14 @@ host than the reader that has to keep the socket empty.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
 import av
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from pipeline.decoding.inputs import Source
@@ -20,16 +22,7 @@ from pipeline.decoding.redaction import redact
 from pipeline.errors import SourceError, SourceLost, SourceUnreadable
 from pipeline.messages import CodecParameters
 
-_LOST = (
-    av.error.ConnectionRefusedError,
-    av.error.ConnectionResetError,
-    av.error.TimeoutError,
-    av.error.InvalidDataError,
-    av.error.HTTPServerError,
-    av.error.EOFError,
-    av.error.BrokenPipeError,
-    av.error.ExitError,
-)
+_MOST_NS = 2**62  # 146 years; a time beyond it is a fault of the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +93,20 @@ class MediaReader:
             SourceLost: a live source broke off; a live source never simply ends.
             SourceUnreadable: a file is damaged from here on.
         """
+        count, place = 0, 0
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:
+                    count, place = count + 1, (packet.dts or 0) + 1
                     yield _raw(packet)
         except av.error.FFmpegError as error:
             raise _translated(self._source, error, "broke off") from error
         if self._source.live:
             raise SourceLost(f"{self._source.label}: the stream ended")
+        if self._container.format.name == "avi":
+            # An AVI declares places; a picture that repeats the one before takes one without data.
+            missing = max(0, self.facts.num_frames - place)
+            self.facts = replace(self.facts, num_frames=count + missing)
 
     def close(self) -> None:
         """Close the container."""
@@ -130,12 +129,15 @@ def _open_file(source: Source) -> InputContainer:
     try:
         if path.stat().st_size == 0:
             raise SourceUnreadable(f"{source.label}: the file is empty (0 bytes); copy it again")
-        return av.open(str(path), metadata_errors="replace")
+        # A path from the root: FFmpeg takes `12:30.mp4` for the protocol `12`.
+        return av.open(str(path.absolute()), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         raise _translated(source, error, "cannot be opened") from error
 
 
 def _video_stream(source: Source, container: InputContainer) -> VideoStream:
+    if container.format.name == "tty":  # FFmpeg takes any text for a film of letters
+        raise SourceUnreadable(f"{source.label}: a text file and no video; name another")
     pictures = av.stream.Disposition.attached_pic
     for stream in container.streams.video:
         if not stream.disposition & pictures:
@@ -144,7 +146,8 @@ def _video_stream(source: Source, container: InputContainer) -> VideoStream:
                     f"{source.label}: no decoder for its video; convert it to H.264"
                 )
             return stream
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    others = (s for s in container.streams if not isinstance(s, VideoStream))
+    kinds = ", ".join(sorted({stream.type for stream in others})) or "nothing"
     raise SourceUnreadable(f"{source.label}: no video stream in it, only {kinds}; name another")
 
 
@@ -162,7 +165,10 @@ def _facts(container: InputContainer, stream: VideoStream, rotation_deg: int) ->
             width=context.width,
             height=context.height,
             pixel_format=context.pix_fmt,
-            codec_tag=context.codec_tag,
+            codec_tag=_codec_tag(context),
+            color_space=context.colorspace,
+            color_range=context.color_range,
+            reorder_frames=context.reorder_depth,
             bits_per_coded_sample=context.bits_per_coded_sample,
             extradata=context.extradata or b"",
             rotation_deg=rotation_deg,
@@ -176,7 +182,7 @@ def _facts(container: InputContainer, stream: VideoStream, rotation_deg: int) ->
 def _rotation_deg(source: Source) -> int:
     """How the file wants its pictures turned; only a decoded frame tells."""
     try:
-        with av.open(source.location) as probe:
+        with _open_file(source) as probe:
             stream = _video_stream(source, probe)
             stream.thread_type = "NONE"
             return next((frame.rotation for frame in probe.decode(stream)), 0)
@@ -185,16 +191,26 @@ def _rotation_deg(source: Source) -> int:
 
 
 def _raw(packet: "av.Packet[VideoStream]") -> RawPacket:
-    base = packet.time_base
-    pts, dts = packet.pts, packet.dts
     return RawPacket(
         data=bytes(packet),
-        pts_ns=None if pts is None else round(pts * base * 1_000_000_000),
-        dts_ns=None if dts is None else round(dts * base * 1_000_000_000),
+        pts_ns=_nanoseconds(packet.pts, packet.time_base),
+        dts_ns=_nanoseconds(packet.dts, packet.time_base),
         keyframe=packet.is_keyframe,
         hidden=packet.is_discard,
         captured_ns=time.monotonic_ns(),
     )
+
+
+def _nanoseconds(ticks: int | None, base: Fraction) -> int | None:
+    nanoseconds = None if ticks is None else round(ticks * base * 1_000_000_000)
+    return nanoseconds if nanoseconds is None or abs(nanoseconds) < _MOST_NS else None
+
+
+def _codec_tag(context: VideoCodecContext) -> str:
+    try:
+        return context.codec_tag
+    except UnicodeDecodeError:  # PyAV knows only tags of letters, as almost all are
+        return "\0\0\0\0"
 
 
 def _translated(source: Source, error: Exception, what: str) -> SourceError:
@@ -205,11 +221,11 @@ def _translated(source: Source, error: Exception, what: str) -> SourceError:
             return SourceUnreadable(f"{source.label}: wrong user name or password")
         case av.error.HTTPNotFoundError():
             return SourceUnreadable(f"{source.label}: no such path on the camera")
-        case av.error.InvalidDataError() if not source.live:
+        case av.error.InvalidDataError() | av.error.EOFError() if not source.live:
             return SourceUnreadable(
                 f"{source.label}: {what}: not a video that can be read ({reason}); "
                 "it may be cut off or of another kind"
             )
-        case _ if source.live and isinstance(error, _LOST):
+        case _ if source.live:
             return SourceLost(f"{source.label}: {what} ({reason})")
     return SourceUnreadable(f"{source.label}: {what} ({reason})")

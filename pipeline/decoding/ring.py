@@ -23,10 +23,10 @@ class PacketRing:
         self._await_keyframe = False
         self._packets.append(packet)
         self._num_bytes += len(packet.data)
-        age_ns = packet.captured_ns - self._packets[0].captured_ns
-        if age_ns <= self._staleness_ns and self._num_bytes <= self._max_bytes:
-            return 0
-        return self._discard_to_keyframe()
+        given_up = 0
+        while self._packets and self._overfull(packet.captured_ns):
+            given_up += self._discard_to_keyframe()
+        return given_up
 
     def peek(self) -> RawPacket | None:
         """The oldest packet."""
@@ -45,6 +45,10 @@ class PacketRing:
         self._num_bytes = 0
         self._await_keyframe = True
         return count
+
+    def _overfull(self, now_ns: int) -> bool:
+        age_ns = now_ns - self._packets[0].captured_ns
+        return age_ns > self._staleness_ns or self._num_bytes > self._max_bytes
 
     def _discard_to_keyframe(self) -> int:
         """Give up what lies before the newest keyframe, or everything where there is none."""

@@ -2,12 +2,14 @@
 """From the decoder's own pixels straight to what the network and the viewer want.
 
 The network's picture is scaled from YUV in one step by swscale, whose bilinear filter widens when
-it shrinks: the antialiased triangle filter that training and evaluation use. Full chroma
-interpolation costs a millisecond at 1080p and brings the mean error from 2 levels to 0.3.
+it shrinks: the antialiased triangle filter that training and evaluation use. It goes through planes
+of green, blue and red: from 1080p to 640 that costs 1.2 ms and a mean error of 0.3 levels, where
+packed RGB costs 2.9 ms for the same error, or 1.9 ms for one of 2 levels.
 """
 
 import av
 import numpy as np
+from av.video.plane import VideoPlane
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
@@ -15,7 +17,7 @@ from model.letterbox import PAD, Letterbox
 
 _TRIANGLE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _UNSPECIFIED = 2
-_HD_HEIGHT = 720
+_HD_WIDTH, _SD_HEIGHT = 1280, 576
 
 
 class FrameScaler:
@@ -42,7 +44,7 @@ class FrameScaler:
             frame,
             width=height if turned else width,
             height=width if turned else height,
-            format="rgb24",
+            format="gbrp",
             src_colorspace=_matrix(frame),
             interpolation=_TRIANGLE,
             threads=1,
@@ -50,8 +52,10 @@ class FrameScaler:
         top, left = letterbox.pad_top_px, letterbox.pad_left_px
         canvas[:top] = canvas[top + height :] = PAD
         canvas[:, :left] = canvas[:, left + width :] = PAD
-        pixels = np.rot90(_pixels(scaled), self._quarter_turns)
-        canvas[top : top + height, left : left + width] = pixels
+        inner = canvas[top : top + height, left : left + width]
+        green, blue, red = (_rows(plane)[:, : plane.width] for plane in scaled.planes)
+        for channel, pixels in enumerate((red, green, blue)):
+            inner[..., channel] = np.rot90(pixels, self._quarter_turns)
 
     def full_size(self, frame: av.VideoFrame, picture: UInt8[np.ndarray, "H W 3"]) -> None:
         """Write the frame into the picture as BGR; the sizes must agree."""
@@ -63,13 +67,17 @@ class FrameScaler:
 
 def _pixels(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
     """A packed frame's pixels without a copy; rows may be padded."""
-    plane = frame.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height]
-    return rows[:, : frame.width * 3].reshape(frame.height, frame.width, 3)
+    return _rows(frame.planes[0])[:, : frame.width * 3].reshape(frame.height, frame.width, 3)
+
+
+def _rows(plane: VideoPlane) -> UInt8[np.ndarray, "H bytes"]:
+    """The rows of a plane without a copy, with their padding."""
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]
 
 
 def _matrix(frame: av.VideoFrame) -> Colorspace | None:
     """The YUV matrix; files of HD size that do not name theirs were made with BT.709."""
-    if frame.colorspace == _UNSPECIFIED and frame.height >= _HD_HEIGHT:
+    hd = frame.width >= _HD_WIDTH or frame.height > _SD_HEIGHT
+    if frame.colorspace == _UNSPECIFIED and hd:
         return Colorspace.ITU709
     return None

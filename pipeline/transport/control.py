@@ -2,6 +2,7 @@
 """What workers report to the supervisor and what it tells them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import zmq
@@ -71,6 +72,7 @@ class Close(Command, frozen=True, kw_only=True, tag=True):
 AnyReport = Ready | StreamFacts | Enough | Incomplete | Finished | Failed
 AnyCommand = Stop | Forget | Close
 
+_LINGER_MS = 1000
 _encoder = msgspec.msgpack.Encoder()
 _reports = msgspec.msgpack.Decoder(AnyReport)
 _commands = msgspec.msgpack.Decoder(AnyCommand)
@@ -105,12 +107,17 @@ class ControlLine:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, worker: str) -> None:
         self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self.socket.setsockopt(zmq.ROUTING_ID, worker.encode())
         self.socket.connect(address)
 
     def report(self, report: AnyReport) -> None:
-        """Tell the supervisor."""
-        self.socket.send(_encoder.encode(report))
+        """Tell the supervisor, whatever the names of files in the report are made of."""
+        try:
+            body = _encoder.encode(report)
+        except UnicodeEncodeError:
+            body = _encoder.encode(_utf8(msgspec.to_builtins(report)))
+        self.socket.send(body)
 
     def command(self) -> AnyCommand | None:
         """The next command, without waiting."""
@@ -120,4 +127,16 @@ class ControlLine:
 
     def close(self) -> None:
         """Close the socket once the last report is on its way."""
-        self.socket.close(linger=1000)
+        self.socket.close()
+
+
+def _utf8(value: Any) -> Any:
+    """The value with a question mark for whatever is not text in it."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case dict():
+            return {name: _utf8(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_utf8(item) for item in value]
+    return value

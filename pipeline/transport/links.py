@@ -13,12 +13,15 @@ again; the trunk never blocks on one stream because each stream's window fits th
 leaves the trunk.
 """
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import msgspec
 import zmq
 
+from pipeline.errors import StageError
 from pipeline.messages import AnyMessage, Buffers, pack, unpack
 
 _HELLO, _MESSAGE = b"H", b"M"
@@ -41,13 +44,24 @@ class Inlet:
         self._depth = depth
 
     def take(self) -> "Delivery | None":
-        """Read what the socket holds: a message, or None after a writer's hello."""
+        """Read what the socket holds: a message, or None after a writer's hello.
+
+        Raises:
+            StageError: what came is no message of ours.
+        """
         writer, kind, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
         if kind == _HELLO:
             self.socket.send_multipart((writer, _GRANT, self._depth.to_bytes(8)))
             return None
         number, header, *buffers = parts
-        return Delivery(self, writer, number, unpack(header), tuple(map(memoryview, buffers)))
+        try:
+            message = unpack(header)
+        except msgspec.DecodeError as error:
+            raise StageError(
+                f"{writer.decode(errors='replace')} sent what is no message of ours ({error}); "
+                "run one version everywhere"
+            ) from error
+        return Delivery(self, writer, number, message, tuple(map(memoryview, buffers)))
 
     def close(self) -> None:
         """Close the socket; what was not answered stays with its writers."""
@@ -93,20 +107,26 @@ class _Sent:
 
 
 class Outlet:
-    """The writing end, connected to one reader."""
+    """The writing end, connected to one reader.
+
+    Where the reader is gone, messages are kept unanswered until the supervisor speaks; a callback
+    may answer deliveries, but not send.
+    """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         address: str,
-        identity: str,
+        writer: str,
         window: int | None,
     ) -> None:
         self.socket = context.socket(zmq.DEALER)
         _unlimited(self.socket)
+        # Answers meant for a writer of this name that died must not count for its successor.
+        identity = f"{writer}#{secrets.token_hex(4)}"
         self.socket.setsockopt(zmq.ROUTING_ID, identity.encode())
         self.socket.connect(address)
-        self.socket.send(_HELLO)
+        self._push((_HELLO,))
         self._credits = 0
         self._window = window
         self._next = 0
@@ -132,14 +152,12 @@ class Outlet:
     ) -> None:
         """Spend a credit; the outlet must be `ready`."""
         assert self.ready, "sent without a credit"
+        header = pack(message)
         self._credits -= 1
         number = self._next
         self._next += 1
         self._sent[number] = _Sent(on_released, on_acknowledged)
-        with suppress(zmq.Again):  # the reader is gone; whether to forget it is not ours to say
-            self.socket.send_multipart(
-                (_MESSAGE, number.to_bytes(8), pack(message), *buffers), zmq.NOBLOCK
-            )
+        self._push((_MESSAGE, number.to_bytes(8), header, *buffers))
 
     def collect(self) -> None:
         """Handle the answers that have come, without waiting."""
@@ -166,6 +184,10 @@ class Outlet:
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
+
+    def _push(self, parts: Sequence[bytes | memoryview]) -> None:
+        with suppress(zmq.Again):  # the reader is gone; whether to forget it is not ours to say
+            self.socket.send_multipart(parts, zmq.NOBLOCK)
 
     def _release(self, sent: _Sent) -> None:
         if not sent.released:

@@ -37,21 +37,26 @@ class Lease:
 
     def publish(self, num_readers: int) -> None:
         """Hand the slot to its readers; nobody writes to it from here on."""
-        self.pool.ledger["holders"][self.slot.index] = ((1 << num_readers) - 1) << 1
-        if num_readers == 0:
-            self.pool.free(self.slot.index)
+        self.array.flags.writeable = False
+        self._pass_on(_WRITER, ((1 << num_readers) - 1) << 1)
 
     def release(self, reader: int) -> None:
         """Note that one reader has let go; the last one frees the slot."""
-        holders = self.pool.ledger["holders"]
-        holders[self.slot.index] &= ~np.uint64(2 << reader)
-        if holders[self.slot.index] == 0:
-            self.pool.free(self.slot.index)
+        self._pass_on(_WRITER << 1 + reader, 0)
 
     def cancel(self) -> None:
         """Give back a slot that was never published."""
-        self.pool.ledger["holders"][self.slot.index] = 0
-        self.pool.free(self.slot.index)
+        self._pass_on(_WRITER, 0)
+
+    def _pass_on(self, holder: int, successors: int) -> None:
+        """Put others in the place of one holder; a slot that nobody holds is free."""
+        index, holders = self.slot.index, self.pool.ledger["holders"]
+        generation = self.pool.ledger["generation"][index]
+        assert generation == self.slot.generation, "the slot has been used again since"
+        assert holders[index] & np.uint64(holder), "the holder has let go of the slot before"
+        holders[index] ^= np.uint64(holder | successors)
+        if holders[index] == 0:
+            self.pool.free(index)
 
 
 class Pool:
@@ -71,16 +76,13 @@ class Pool:
         ledger_type = np.dtype([("generation", np.uint64), ("holders", np.uint64)])
         self._head_bytes = _page_aligned(count * ledger_type.itemsize)
         self.num_bytes = self._head_bytes + count * self._slot_bytes
-        self.descriptor = os.memfd_create(f"sightline-{name}", os.MFD_CLOEXEC)
         try:
-            os.posix_fallocate(self.descriptor, 0, self.num_bytes)
+            self.descriptor, self._memory = _reserve(f"sightline-{name}", self.num_bytes)
         except OSError as error:
-            os.close(self.descriptor)
             raise PipelineError(
                 f"pool {name}: cannot reserve {self.num_bytes >> 20} MiB ({error.strerror}); "
                 "use fewer streams, a smaller image_size or shallower queues"
             ) from error
-        self._memory = mmap.mmap(self.descriptor, self.num_bytes)
         self.ledger = np.frombuffer(self._memory, ledger_type, count)
         self._free = deque(range(count))
 
@@ -174,6 +176,17 @@ class Pools:
     def num_bytes(self) -> int:
         """Memory reserved by all pools."""
         return sum(pool.num_bytes for pool in tuple(self._pools.values()))
+
+
+def _reserve(name: str, num_bytes: int) -> tuple[int, mmap.mmap]:
+    """A memory file whose pages are there, and its mapping."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, num_bytes)
+        return descriptor, mmap.mmap(descriptor, num_bytes)
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def _page_aligned(num_bytes: int) -> int:

@@ -19,6 +19,7 @@ from pipeline.transport.pool import Lease, Pool, Pools
 
 Context = zmq.Context[zmq.Socket[bytes]]
 FOREVER_MS = -1
+_TRUNK = ""  # in the place of a stream's name
 
 
 class ClosedDown(Exception):  # noqa: N818 - it is an order, not an error
@@ -66,7 +67,8 @@ class Ports:
         self._context = context
         self._control = control
         self._routes = routes
-        self._outlets: dict[tuple[str, str], tuple[Outlet, ...]] = {}
+        self._outlets: dict[str, Outlet] = {}
+        self._connections: dict[tuple[str, str], tuple[Outlet, ...]] = {}
         self._gone: set[str] = set()
         self._inlets = {
             link_name: Inlet(context, address, link.depth)
@@ -95,8 +97,10 @@ class Ports:
             also.append(wake)
         while True:
             started = time.monotonic_ns()
-            ready = self._poll(also, FOREVER_MS)
-            self.usage.waiting_for_input_ns += time.monotonic_ns() - started
+            try:
+                ready = self._poll(also, FOREVER_MS)
+            finally:
+                self.usage.waiting_for_input_ns += time.monotonic_ns() - started
             if inlet.socket in ready and (delivery := inlet.take()) is not None:
                 self.usage.messages += 1
                 return delivery
@@ -115,8 +119,9 @@ class Ports:
         """Send to every reader of the link, waiting for credits where there are none.
 
         `lease` is the slot the message names: it is published, and free again once every reader
-        has let go of it. `on_acknowledged` is called when every reader has acknowledged. What is
-        sent to a stream whose branch is gone counts as acknowledged.
+        has let go of it. `on_acknowledged` is called when every reader has acknowledged; it may
+        answer deliveries, but not send. What is sent to a stream whose branch is gone counts as
+        acknowledged.
 
         Raises:
             ClosedDown: the supervisor ended the stage.
@@ -163,44 +168,55 @@ class Ports:
             ClosedDown: the supervisor ended the stage.
         """
         started = time.monotonic_ns()
-        self._poll([], timeout_ms)
-        self.usage.waiting_for_credit_ns += time.monotonic_ns() - started
+        try:
+            self._poll([], timeout_ms)
+        finally:
+            self.usage.waiting_for_credit_ns += time.monotonic_ns() - started
 
     def drain(self) -> None:
         """Wait until everything sent is acknowledged."""
-        while any(o.num_unacknowledged for group in self._outlets.values() for o in group):
+        while any(outlet.num_unacknowledged for outlet in self._outlets.values()):
             self.wait()
 
     def forget(self, stream: str) -> None:
-        """Close the connections of a stream whose branch is gone."""
+        """Close the connections into a branch that is gone.
+
+        Readers in the trunk are still there: what they were sent they answer, and until then they
+        may look at its slots.
+        """
         self._gone.add(stream)
-        for key in [key for key in self._outlets if key[1] == stream]:
-            for outlet in self._outlets.pop(key):
-                outlet.abandon()
+        for link, route in self._routes.items():
+            self._connections.pop((link, stream), None)
+            for address in set(route.addresses(stream)) - set(route.addresses(_TRUNK)):
+                if (outlet := self._outlets.pop(address, None)) is not None:
+                    outlet.abandon()
 
     def close(self) -> None:
         """Close every socket but the line to the supervisor."""
-        for outlets in self._outlets.values():
-            for outlet in outlets:
-                outlet.close()
+        for outlet in self._outlets.values():
+            outlet.close()
         for inlet in self._inlets.values():
             inlet.close()
 
     def _connected(self, link: str, stream: str) -> tuple[Outlet, ...]:
         """The connections that carry a stream's messages of a link, made when first asked for."""
-        outlets = self._outlets.get((link, stream))
+        outlets = self._connections.get((link, stream))
         if outlets is None:
             route = self._routes[link]
             addresses = () if stream in self._gone else route.addresses(stream)
-            outlets = tuple(
-                Outlet(self._context, address, f"{self.name}:{link}:{stream}", route.link.window)
-                for address in addresses
-            )
-            self._outlets[link, stream] = outlets
+            outlets = tuple(self._outlet(route.link, address) for address in addresses)
+            self._connections[link, stream] = outlets
         return outlets
 
+    def _outlet(self, link: Link, address: str) -> Outlet:
+        """The connection to a reader; streams that meet there share it."""
+        if address not in self._outlets:
+            writer = f"{self.name}:{link.name}"
+            self._outlets[address] = Outlet(self._context, address, writer, link.window)
+        return self._outlets[address]
+
     def _poll(self, also: Sequence[zmq.Socket[bytes] | int], timeout_ms: int) -> set[object]:
-        outlets = [outlet for group in self._outlets.values() for outlet in group]
+        outlets = tuple(self._outlets.values())
         sockets = [self._control.socket, *(outlet.socket for outlet in outlets), *also]
         events = zmq.zmq_poll([(socket, zmq.POLLIN) for socket in sockets], timeout_ms)
         ready: set[object] = {socket for socket, _ in events}

@@ -1,48 +1,42 @@
-"""The pipeline against the loop that tutorials teach, on one 1080p clip, run by run in turn.
+"""The pipeline against loops in one thread, on one 1080p clip, run by run in turn.
 
     python tests/benchmarks/bench_pipeline.py --weights t.safetensors --clip people.mp4
 
-The loop runs in one thread: decode to BGR, letterbox, OpenVINO on every core, NMS, ByteTrack.
-Both sides use the same weights, input size, precision and thresholds, and write nothing. Frames/s
-are of the steady state: from the 30th frame on, engines built and warm.
+Two loops: the one tutorials teach (decode to BGR, cv2.resize, float blob, OpenVINO with default
+settings, cv2's NMS, ByteTrack), and the same steps with our own engine, NMS and tracker. All use
+the same weights, input size and score thresholds, and write nothing. Frames/s are of the steady
+state: from the 30th frame on, engines built and warm.
 """
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
-import numpy as np
 from clips import scaled_clip
+from loops import OurLoop, TutorialLoop, run_loop
 from timing import spread, surroundings
 
-from model.config import ModelConfig, Suppression
-from model.detections import Detections
-from model.engines import build_engine
-from model.letterbox import PAD, Letterbox, rectangle
-from model.suppression import suppress
+from model.config import ModelConfig
 from pipeline.config import OutputConfig, PipelineConfig
 from pipeline.job import Job
 from pipeline.messages import Tracked
 from pipeline.stages.write import HandOver
-from pipeline.tracking.tracker import make_tracker
 from pipeline.tracking.tracks import Tracks
 
 WARM_UP = 30
 
 
 def main() -> None:
-    """Run both sides in turn and print one JSON object."""
+    """Run all sides in turn and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--clip", type=Path, required=True, help="a real clip to enlarge")
     parser.add_argument("--frames", type=int, default=400)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--save-video", action="store_true", help="add the pipeline with MP4")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clip = scaled_clip(
@@ -52,114 +46,79 @@ def main() -> None:
             height=1080,
             num_frames=options.frames,
         )
-        result = compare(clip, options, Path(folder))
+        result = compare(clip, ModelConfig(weights=options.weights), options, Path(folder))
     print(json.dumps(result, indent=2))
 
 
-def compare(clip: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Alternate the sides; medians of each and of the ratio within a pair."""
-    model = ModelConfig(weights=options.weights)
-    loop_rates, pipeline_rates, video_rates, shares = [], [], [], []
+def compare(
+    clip: Path, model: ModelConfig, options: argparse.Namespace, folder: Path
+) -> dict[str, Any]:
+    """Alternate the sides; medians of each, and of the ratios within a turn."""
+    turns = []
     for _ in range(options.runs):
-        rate, share = plain_loop(clip, model)
-        loop_rates.append(rate)
-        shares.append(share)
-        pipeline_rate, job = through_pipeline(clip, model)
-        pipeline_rates.append(pipeline_rate)
-        if options.save_video:
-            video_rates.append(with_video(clip, model, folder))
-    pairs = zip(pipeline_rates, loop_rates, strict=True)
+        pipeline, job = through_pipeline(clip, model)
+        turns.append(
+            {
+                "tutorial": run_loop(TutorialLoop, model, clip, WARM_UP),
+                "ours": run_loop(OurLoop, model, clip, WARM_UP),
+                "pipeline": pipeline,
+                "mp4": with_video(clip, model, folder),
+            }
+        )
+    cpu_ms = [turn["pipeline"]["cpu_ms"] for turn in turns]
+    cores = len(os.sched_getaffinity(0))
     return {
         **surroundings(),
         "clip": f"1920x1080 H.264, {options.frames} frames of {options.clip.name}",
         "precision": job.engines.built[0].precision,
-        "loop_frames_per_s": spread(loop_rates),
-        "pipeline_frames_per_s": spread(pipeline_rates),
-        "ratio": spread([ours / theirs for ours, theirs in pairs]),
-        **({"pipeline_with_mp4_frames_per_s": spread(video_rates)} if video_rates else {}),
+        "frames_per_s": {
+            name: spread([turn[name]["frames_per_s"] for turn in turns]) for name in turns[0]
+        },
+        "pipeline_against": {
+            name: spread([t["pipeline"]["frames_per_s"] / t[name]["frames_per_s"] for t in turns])
+            for name in ("tutorial", "ours")
+        },
+        "pipeline_cpu_ms_per_frame": spread(cpu_ms),
+        "pipeline_share_of_cores": spread(
+            [t["pipeline"]["frames_per_s"] * t["pipeline"]["cpu_ms"] / 1000 / cores for t in turns]
+        ),
         "loop_ms_per_frame": {
-            name: round(float(np.median([share[name] for share in shares])), 2)
-            for name in shares[0]
+            name: {
+                step: spread([turn[name][step] for turn in turns])["median"]
+                for step in turns[0][name]
+                if step.endswith("_ms")
+            }
+            for name in ("tutorial", "ours")
         },
         "pipeline_last_run_stages": per_frame(job, options.frames),
     }
 
 
-def plain_loop(clip: Path, model: ModelConfig) -> tuple[float, dict[str, float]]:
-    """One thread; returns frames/s and milliseconds a frame of each step."""
-    container = av.open(str(clip))
-    stream = container.streams.video[0]
-    settings = Suppression(min_score=0.1)
-    tracker = make_tracker("bytetrack", min_score=0.25, frame_rate=25)
-    canvas_hw = rectangle((stream.height, stream.width), model.image_size)
-    engine = build_engine(model, image_hw=canvas_hw, num_requests=1)
-    letterbox = Letterbox.fit((stream.height, stream.width), canvas_hw)
-    names = ("decode", "letterbox", "infer", "nms", "track")
-    spent = dict.fromkeys(names, 0.0)
-    frames = container.decode(stream)
-    started, count, index = time.perf_counter(), 0, 0
-    while True:
-        marks = [time.perf_counter()]
-        frame = next(frames, None)
-        if frame is None:
-            break
-        picture = frame.to_ndarray(format="bgr24")
-        marks.append(time.perf_counter())
-        canvas = letterboxed(picture, letterbox)
-        marks.append(time.perf_counter())
-        rows = engine.infer(canvas[np.newaxis])[0]
-        marks.append(time.perf_counter())
-        boxes = suppress(rows, settings)
-        marks.append(time.perf_counter())
-        found = Detections(
-            xyxy=letterbox.to_source(boxes.xyxy), score=boxes.score, class_id=boxes.class_id
-        )
-        tracker.update(found, index * 40_000_000)
-        marks.append(time.perf_counter())
-        index += 1
-        if index == WARM_UP:
-            started = time.perf_counter()
-        elif index > WARM_UP:
-            count += 1
-            for name, begin, end in zip(names, marks, marks[1:], strict=False):
-                spent[name] += end - begin
-    rate = count / (time.perf_counter() - started)
-    engine.close()
-    container.close()
-    return rate, {name: seconds / count * 1000 for name, seconds in spent.items()}
-
-
-def letterboxed(picture: np.ndarray, letterbox: Letterbox) -> np.ndarray:
-    """What tutorials do: cv2.resize, pad, BGR to RGB."""
-    height, width = letterbox.resized_hw
-    canvas = np.full((*letterbox.canvas_hw, 3), PAD, np.uint8)
-    top, left = letterbox.pad_top_px, letterbox.pad_left_px
-    resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-    canvas[top : top + height, left : left + width] = resized[..., ::-1]
-    return canvas
-
-
-def through_pipeline(clip: Path, model: ModelConfig) -> tuple[float, Job]:
-    """The pipeline, tracks only; returns frames/s and the job that ran."""
-    times: list[float] = []
+def through_pipeline(clip: Path, model: ModelConfig) -> tuple[dict[str, float], Job]:
+    """The pipeline, tracks only: frames/s and processor time a frame, and the job that ran."""
+    times: list[tuple[float, float]] = []
 
     def take(_: Tracked, __: Tracks) -> None:
-        times.append(time.perf_counter())
+        times.append((time.perf_counter(), time.process_time()))
 
     job = Job(PipelineConfig(model=model), [str(clip)], open_sink=lambda _: HandOver(take))
     job.run()
     assert job.complete, job.streams[0].reason
-    return (len(times) - WARM_UP) / (times[-1] - times[WARM_UP - 1]), job
+    (began, cpu_began), (ended, cpu_ended) = times[WARM_UP - 1], times[-1]
+    count = len(times) - WARM_UP
+    rate, cpu_ms = count / (ended - began), (cpu_ended - cpu_began) / count * 1000
+    return {"frames_per_s": rate, "cpu_ms": cpu_ms}, job
 
 
-def with_video(clip: Path, model: ModelConfig, folder: Path) -> float:
-    """The pipeline with its files and an annotated MP4; frames/s of the whole run."""
+def with_video(clip: Path, model: ModelConfig, folder: Path) -> dict[str, float]:
+    """The pipeline with its files and an annotated MP4; frames/s of the run less its build."""
     output = OutputConfig(directory=folder / "out", save_video=True, overwrite=True)
     job = Job(PipelineConfig(model=model, output=output), [str(clip)])
     job.run()
     state = job.streams[0]
     assert state.complete, state.reason
-    return job.counters[state.source.name]["decoded"] / (state.elapsed_s - job.engines.build_s)
+    decoded = job.counters[state.source.name]["decoded"]
+    return {"frames_per_s": decoded / (state.elapsed_s - job.engines.build_s)}
 
 
 def per_frame(job: Job, frames: int) -> dict[str, dict[str, float]]:

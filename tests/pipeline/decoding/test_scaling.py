@@ -1,0 +1,194 @@
+"""Pictures scaled from the decoder's own pixels, against a filter in float64."""
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import ColorRange, Colorspace
+
+from model.letterbox import PAD, Letterbox
+from pipeline.decoding.scaling import FrameScaler
+
+BT601, BT709 = (0.299, 0.114), (0.2126, 0.0722)
+
+
+def triangle(count_in: int, count_out: int) -> np.ndarray:
+    """Weights of the antialiased triangle filter, one row a pixel that comes out."""
+    scale = count_in / count_out
+    support = max(scale, 1.0)
+    centres = (np.arange(count_out) + 0.5) * scale
+    places = np.arange(count_in) + 0.5
+    weights = np.clip(1 - np.abs(places[None] - centres[:, None]) / support, 0, None)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def resized(plane: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    vertical, horizontal = triangle(plane.shape[0], hw[0]), triangle(plane.shape[1], hw[1])
+    return vertical @ plane.astype(np.float64) @ horizontal.T
+
+
+def reference_rgb(
+    frame: av.VideoFrame, hw: tuple[int, int], kr_kb: tuple[float, float], *, full: bool
+) -> np.ndarray:
+    """The frame's planes scaled one by one, then turned into RGB, all in float64."""
+    planes = [
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+            : plane.height, : plane.width
+        ]
+        for plane in frame.planes
+    ]
+    luma, blue, red = (resized(plane, hw) for plane in planes)
+    if full:
+        luma, blue, red = luma / 255, (blue - 128) / 255, (red - 128) / 255
+    else:
+        luma, blue, red = (luma - 16) / 219, (blue - 128) / 224, (red - 128) / 224
+    kr, kb = kr_kb
+    r, b = luma + 2 * (1 - kr) * red, luma + 2 * (1 - kb) * blue
+    g = (luma - kr * r - kb * b) / (1 - kr - kb)
+    return np.clip(np.stack((r, g, b), axis=-1) * 255, 0, 255)
+
+
+def noisy_frame(width: int, height: int, seed: int = 0) -> av.VideoFrame:
+    """Blobs, edges and some noise in YUV 4:2:0, within the limited range."""
+    rng = np.random.default_rng(seed)
+    frame = av.VideoFrame(width, height, "yuv420p")
+    for plane in frame.planes:
+        down, across = np.mgrid[: plane.height, : plane.width]
+        waves = np.sin(down / plane.height * 17) * np.cos(across / plane.width * 23)
+        edges = ((down // 9 + across // 13) % 2) * 24
+        values = 128 + 50 * waves + edges + rng.integers(-8, 9, waves.shape)
+        rows = np.zeros((plane.height, plane.line_size), np.uint8)
+        rows[:, : plane.width] = np.clip(values, 40, 215)
+        plane.update(rows.tobytes())
+    return frame
+
+
+def letterboxed(
+    frame: av.VideoFrame, canvas_hw: tuple[int, int], rotation_deg: int = 0
+) -> tuple[np.ndarray, Letterbox]:
+    scaler = FrameScaler(rotation_deg)
+    letterbox = Letterbox.fit(scaler.upright_hw(frame), canvas_hw)
+    canvas = np.full((*canvas_hw, 3), 7, np.uint8)
+    scaler.letterboxed(frame, letterbox, canvas)
+    return canvas, letterbox
+
+
+def inner(canvas: np.ndarray, letterbox: Letterbox) -> np.ndarray:
+    top, left = letterbox.pad_top_px, letterbox.pad_left_px
+    height, width = letterbox.resized_hw
+    return canvas[top : top + height, left : left + width]
+
+
+# fmt: off
+CASES = [
+    # name             size          matrix          range            reference
+    ("1080p-bt709",    (1920, 1080), Colorspace.ITU709, ColorRange.MPEG, BT709, False),
+    ("1080p-bt601",    (1920, 1080), Colorspace.ITU601, ColorRange.MPEG, BT601, False),
+    ("1080p-full",     (1920, 1080), Colorspace.ITU709, ColorRange.JPEG, BT709, True),
+    ("1080p-untold",   (1920, 1080), None,              ColorRange.MPEG, BT709, False),
+    ("wide-untold",    (1280, 544),  None,              ColorRange.MPEG, BT709, False),
+    ("tall-untold",    (1024, 768),  None,              ColorRange.MPEG, BT709, False),
+    ("small-untold",   (720, 576),   None,              ColorRange.MPEG, BT601, False),
+    ("odd",            (641, 359),   Colorspace.ITU601, ColorRange.MPEG, BT601, False),
+    ("enlarged",       (320, 180),   Colorspace.ITU601, ColorRange.MPEG, BT601, False),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix", "color_range", "weights", "full"),
+    [case[1:] for case in CASES],
+    ids=[case[0] for case in CASES],
+)
+def test_the_picture_is_the_triangle_filter_of_the_frame(
+    size: tuple[int, int],
+    matrix: Colorspace | None,
+    color_range: ColorRange,
+    weights: tuple[float, float],
+    full: bool,
+) -> None:
+    frame = noisy_frame(*size)
+    if matrix is not None:
+        frame.colorspace = matrix
+    frame.color_range = color_range
+    canvas, letterbox = letterboxed(frame, (384, 640))
+    expected = reference_rgb(frame, letterbox.resized_hw, weights, full=full)
+    difference = np.abs(inner(canvas, letterbox) - expected)
+    assert difference.mean() < 1
+    assert np.percentile(difference, 99) <= 2
+    assert difference.max() <= 6
+
+
+def test_what_the_picture_does_not_fill_is_padding() -> None:
+    canvas, letterbox = letterboxed(noisy_frame(640, 360), (416, 704))
+    inner(canvas, letterbox)[...] = PAD
+    assert (canvas == PAD).all()
+
+
+@pytest.mark.parametrize(
+    ("rotation_deg", "corner"),
+    [(0, "upper left"), (90, "lower left"), (180, "lower right"), (270, "upper right"),
+     (-90, "upper right"), (-180, "lower right")],
+)  # fmt: skip
+def test_a_marked_corner_is_where_a_viewer_sees_it(rotation_deg: int, corner: str) -> None:
+    """The mark is in the upper left corner of what was coded; rotation is counter-clockwise."""
+    pixels = np.zeros((96, 160, 3), np.uint8)
+    pixels[:40, :40] = 255, 0, 0
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+    canvas, letterbox = letterboxed(frame, (160, 160), rotation_deg)
+    scaler = FrameScaler(rotation_deg)
+    picture = np.empty((*scaler.upright_hw(frame), 3), np.uint8)
+    scaler.full_size(frame, picture)
+    for seen in (inner(canvas, letterbox), picture[..., ::-1]):
+        assert seen.shape[:2] == scaler.upright_hw(frame)
+        corners = {
+            "upper left": seen[10, 10],
+            "upper right": seen[10, -10],
+            "lower left": seen[-10, 10],
+            "lower right": seen[-10, -10],
+        }
+        assert [name for name, rgb in corners.items() if rgb[0] > 200] == [corner]
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix"),
+    [((641, 359), None), ((1920, 1080), Colorspace.ITU709), ((64, 48), Colorspace.ITU601)],
+)
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p10le", "yuvj420p", "nv12", "bgra"])
+def test_the_full_size_picture_is_what_pyav_gives(
+    size: tuple[int, int], matrix: Colorspace | None, pixel_format: str
+) -> None:
+    frame = noisy_frame(*size)
+    if matrix is not None:
+        frame.colorspace = matrix
+    frame = frame.reformat(format=pixel_format)
+    picture = np.empty((size[1], size[0], 3), np.uint8)
+    FrameScaler(0).full_size(frame, picture)
+    np.testing.assert_array_equal(picture, frame.to_ndarray(format="bgr24"))
+
+
+@pytest.mark.parametrize("height", [480, 720, 1080])
+def test_an_image_keeps_its_colours_at_any_size(height: int) -> None:
+    pixels = np.broadcast_to(np.uint8([200, 60, 30]), (height, height * 16 // 9, 3))
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    canvas, letterbox = letterboxed(frame, (384, 640))
+    assert np.abs(inner(canvas, letterbox) - np.float64([200, 60, 30])).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 300), (5000, 3), (17, 33)])
+def test_a_picture_of_any_size_is_scaled(size: tuple[int, int]) -> None:
+    frame = av.VideoFrame(*size, "yuv420p")
+    for plane in frame.planes:
+        plane.update(bytes([128]) * plane.buffer_size)
+    canvas, letterbox = letterboxed(frame, (64, 96))
+    assert np.abs(inner(canvas, letterbox).astype(int) - 130).max() <= 1
+    FrameScaler(0).full_size(frame, np.empty((size[1], size[0], 3), np.uint8))
+
+
+def test_a_frame_of_another_size_may_follow() -> None:
+    scaler = FrameScaler(0)
+    for size in ((640, 360), (320, 240), (640, 360)):
+        frame = noisy_frame(*size)
+        letterbox = Letterbox.fit((size[1], size[0]), (96, 160))
+        canvas = np.empty((96, 160, 3), np.uint8)
+        scaler.letterboxed(frame, letterbox, canvas)
+        np.testing.assert_array_equal(canvas, letterboxed(frame, (96, 160))[0])
