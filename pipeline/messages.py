@@ -68,6 +68,8 @@ class Packet(Message, frozen=True, kw_only=True, tag=True):
     keyframe: bool
     hidden: bool
     """Needed to decode what follows, but not to be shown (cut away by an edit list)."""
+    corrupt: bool
+    """Damaged on its way here, as the container tells."""
     captured_ns: int
     """`time.monotonic_ns()` when the packet was read."""
 

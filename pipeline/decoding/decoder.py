@@ -62,7 +62,7 @@ class MediaDecoder:
         raw.update(data)  # type: ignore[arg-type]  # the stub names bytes alone
         raw.time_base = _NANOSECONDS
         raw.pts, raw.dts = packet.pts_ns, packet.dts_ns
-        raw.is_keyframe = packet.keyframe
+        raw.is_keyframe, raw.is_corrupt = packet.keyframe, packet.corrupt
         if packet.hidden and packet.pts_ns is not None:
             self._hidden_ns.add(packet.pts_ns)
         return self._frames(raw)

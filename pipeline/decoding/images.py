@@ -53,6 +53,7 @@ class ImageReader:
                 dts_ns=pts_ns,
                 keyframe=True,
                 hidden=False,
+                corrupt=False,
                 captured_ns=time.monotonic_ns(),
             )
 

@@ -47,6 +47,8 @@ class RawPacket:
     keyframe: bool
     hidden: bool
     """Needed to decode what follows, but not to be shown."""
+    corrupt: bool
+    """Damaged on its way here."""
     captured_ns: int
 
 
@@ -127,7 +129,7 @@ class MediaReader:
 def _open_file(source: Source) -> InputContainer:
     path = Path(source.location)
     try:
-        if path.stat().st_size == 0:
+        if path.is_file() and path.stat().st_size == 0:
             raise SourceUnreadable(f"{source.label}: the file is empty (0 bytes); copy it again")
         # A path from the root: FFmpeg takes `12:30.mp4` for the protocol `12`.
         return av.open(str(path.absolute()), metadata_errors="replace")
@@ -197,6 +199,7 @@ def _raw(packet: "av.Packet[VideoStream]") -> RawPacket:
         dts_ns=_nanoseconds(packet.dts, packet.time_base),
         keyframe=packet.is_keyframe,
         hidden=packet.is_discard,
+        corrupt=packet.is_corrupt,
         captured_ns=time.monotonic_ns(),
     )
 

@@ -31,7 +31,7 @@ class Annotate:
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Draw until the stream has ended."""
         while True:
-            tracked, pictured = ports.receive("tracked"), ports.receive("pictures")
+            pictured, tracked = ports.receive("pictures"), ports.receive("tracked")
             assert tracked is not None
             assert pictured is not None
             match tracked.message:

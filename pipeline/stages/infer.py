@@ -85,8 +85,9 @@ class Infer:
                 continue
             engine = lane.engine.result()
             if lane.results is None:
+                # no stream's name holds a slash, so no stream that ends takes this pool with it
                 lane.results = ports.pools.create(
-                    f"predictions/{engine.input_shape[1]}x{engine.input_shape[2]}",
+                    f"/predictions/{engine.input_shape[1]}x{engine.input_shape[2]}",
                     engine.output_shape,
                     _FLOAT32,
                     engine.num_requests + _SPARE_SLOTS,

@@ -162,6 +162,7 @@ def _send(ports: Ports, name: str, raw: RawPacket, counters: Counters) -> None:
         dts_ns=raw.dts_ns,
         keyframe=raw.keyframe,
         hidden=raw.hidden,
+        corrupt=raw.corrupt,
         captured_ns=raw.captured_ns,
     )
     ports.send("packets", packet, (raw.data,))

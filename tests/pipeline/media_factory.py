@@ -133,5 +133,6 @@ def message_of(raw: RawPacket, index: int = 0, *, hidden: bool | None = None) ->
         dts_ns=raw.dts_ns,
         keyframe=raw.keyframe,
         hidden=raw.hidden if hidden is None else hidden,
+        corrupt=raw.corrupt,
         captured_ns=raw.captured_ns,
     )

@@ -47,7 +47,9 @@ PARAMETERS = CodecParameters(
 )
 MESSAGES: list[AnyMessage] = [
     Opened(**PLACE, parameters=PARAMETERS, frame_rate=29.97),
-    Packet(**PLACE, pts_ns=None, dts_ns=-1, keyframe=True, hidden=True, captured_ns=7),
+    Packet(
+        **PLACE, pts_ns=None, dts_ns=-1, keyframe=True, hidden=True, corrupt=True, captured_ns=7
+    ),
     Frame(**TIMES, image=SLOT, source_hw=(1080, 1920)),
     Picture(**TIMES, picture=SLOT),
     Predictions(**TIMES, rows=SLOT, source_hw=(1080, 1920), canvas_hw=(384, 640)),

@@ -281,6 +281,13 @@ def test_many_small_files_run_through_and_leave_nothing_behind(
     assert num_descriptors() <= descriptors + 2
 
 
+def test_a_stream_may_be_called_like_a_part_of_the_trunk(tmp_path: Path, weights: Path) -> None:
+    clips = [make_scene(tmp_path / "predictions.mp4", num_frames=5)]
+    clips += [make_scene(tmp_path / f"{name}.mp4", num_frames=60) for name in ("infer", "last")]
+    job = run_job(make_config(weights, tmp_path), *clips)
+    assert job.complete, [state.reason for state in job.streams]
+
+
 def test_a_folder_of_images_is_one_stream_in_natural_order(tmp_path: Path, weights: Path) -> None:
     folder = tmp_path / "shots"
     folder.mkdir()

@@ -139,6 +139,7 @@ def test_pictures_without_times_are_shown(tmp_path: Path) -> None:
             dts_ns=None,
             keyframe=raw.keyframe,
             hidden=False,
+            corrupt=False,
             captured_ns=0,
         )
         for raw in packets
@@ -163,7 +164,13 @@ def test_the_name_of_the_codec_chooses_the_decoder() -> None:
 
 def test_an_image_that_is_none_is_undecodable() -> None:
     raw = RawPacket(
-        data=b"no image", pts_ns=0, dts_ns=0, keyframe=True, hidden=False, captured_ns=0
+        data=b"no image",
+        pts_ns=0,
+        dts_ns=0,
+        keyframe=True,
+        hidden=False,
+        corrupt=False,
+        captured_ns=0,
     )
     decoder = ImageDecoder()
     with pytest.raises(Undecodable):

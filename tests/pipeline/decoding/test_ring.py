@@ -12,6 +12,7 @@ def packet(at_ns: int, *, keyframe: bool = False, size: int = 10) -> RawPacket:
         dts_ns=at_ns,
         keyframe=keyframe,
         hidden=False,
+        corrupt=False,
         captured_ns=at_ns,
     )
 
