@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""track: identities over time, one stream in its own order."""
+"""track: identities over time, one stream in its own order.
+
+What comes early waits unacknowledged, so that the window bounds it too.
+"""
 
 from collections.abc import Callable
 
 from pipeline.columns import detections_from_buffers, tracks_to_buffers
-from pipeline.messages import Buffers, Dropped, Ended, Found, Timed, Tracked, timing
+from pipeline.messages import Dropped, Ended, Found, Tracked, timing
 from pipeline.metrics import Counters
 from pipeline.ordering import Ordered
 from pipeline.tracking.tracker import Tracker
+from pipeline.transport.links import Delivery
 from pipeline.transport.ports import Ports
 
 MakeTracker = Callable[[float], Tracker]
@@ -21,35 +25,34 @@ class Track:
         self._make_tracker = make_tracker
         self._counters = counters
         self._tracker: Tracker | None = None
-        self._ordered: Ordered[tuple[Timed | Ended, Buffers]] = Ordered()
+        self._ordered: Ordered[Delivery] = Ordered()
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Track until the stream has ended."""
         while True:
             delivery = ports.receive("found")
             assert delivery is not None
-            message = delivery.message
-            assert isinstance(message, Found | Dropped | Ended)
-            self._ordered.put(message.frame_index, (message, delivery.buffers))
-            for due, buffers in self._ordered.due():
-                self._handle(ports, due, buffers)
-                if isinstance(due, Ended):
-                    delivery.acknowledge()
+            self._ordered.put(delivery.message.frame_index, delivery)
+            for due in self._ordered.due():
+                self._handle(ports, due)
+                due.acknowledge()
+                if isinstance(due.message, Ended):
                     ports.drain()
                     return ()
-            delivery.acknowledge()
 
-    def _handle(self, ports: Ports, message: Timed | Ended, buffers: Buffers) -> None:
-        match message:
-            case Found():
-                tracker = self._tracker_for(message)
-                tracks = tracker.update(detections_from_buffers(buffers), message.pts_ns)
-                ports.send("tracked", Tracked(**timing(message)), tracks_to_buffers(tracks))
+    def _handle(self, ports: Ports, due: Delivery) -> None:
+        match due.message:
+            case Found() as found:
+                tracker = self._tracker_for(found)
+                tracks = tracker.update(detections_from_buffers(due.buffers), found.pts_ns)
+                ports.send("tracked", Tracked(**timing(found)), tracks_to_buffers(tracks))
                 self._counters.add("tracked")
-            case Dropped() | Ended():
-                if isinstance(message, Dropped) and message.discontinuity and self._tracker:
+            case Dropped() as dropped:
+                if dropped.discontinuity and self._tracker is not None:
                     self._tracker.reset()
-                ports.send("tracked", message)
+                ports.send("tracked", dropped)
+            case Ended() as ended:
+                ports.send("tracked", ended)
 
     def _tracker_for(self, message: Found) -> Tracker:
         if self._tracker is None:

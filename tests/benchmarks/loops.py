@@ -1,4 +1,4 @@
-"""Loops in one thread that a pipeline has to beat: the one tutorials teach, and one of our parts."""
+"""Loops in one thread that a pipeline has to beat: the tutorials' one, and one of our parts."""
 
 import time
 from pathlib import Path
