@@ -1,6 +1,8 @@
 """Loops in one thread that a pipeline has to beat: the tutorials' one, and one of our parts."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,10 +41,10 @@ class Loop(Protocol):
 class TutorialLoop:
     """cv2.resize, a float blob, a converted model with default settings, cv2's NMS, ByteTrack."""
 
-    def __init__(self, model: ModelConfig, picture_hw: tuple[int, int]) -> None:
+    def __init__(self, model: ModelConfig, letterbox: Letterbox) -> None:
         assert model.weights is not None
         detector, _ = load_detector(model.weights)
-        self._letterbox = Letterbox.fit(picture_hw, rectangle(picture_hw, model.image_size))
+        self._letterbox = letterbox
         example = torch.zeros(1, 3, *self._letterbox.canvas_hw)
         graph = openvino.convert_model(detector, example_input=example, input=example.shape)
         self._compiled = openvino.Core().compile_model(graph, "CPU")
@@ -79,8 +81,8 @@ class TutorialLoop:
 class OurLoop:
     """Our engine on every core, our suppression and our tracker, without the pipeline."""
 
-    def __init__(self, model: ModelConfig, picture_hw: tuple[int, int]) -> None:
-        self._letterbox = Letterbox.fit(picture_hw, rectangle(picture_hw, model.image_size))
+    def __init__(self, model: ModelConfig, letterbox: Letterbox) -> None:
+        self._letterbox = letterbox
         self._engine = build_engine(model, image_hw=self._letterbox.canvas_hw, num_requests=1)
         self._settings = Suppression(min_score=LOW_SCORE, max_iou=MAX_IOU)
         self._tracker = make_tracker("bytetrack", min_score=HIGH_SCORE, frame_rate=25.0)
@@ -103,12 +105,32 @@ class OurLoop:
         self._tracker.update(boxes, index * 40_000_000)
 
 
-def run_loop(kind: type[Loop], model: ModelConfig, clip: Path, warm_up: int) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A loop to compare with, the canvas it pads to, and how FFmpeg decodes for it."""
+
+    kind: Callable[[ModelConfig, Letterbox], Loop]
+    square: bool
+    """Whether it pads to a square, as exported models want, or to our smallest rectangle."""
+    decoder_threads: str
+    """`SLICE`, PyAV's default, is one thread for most files; `AUTO` decodes ahead on all cores."""
+
+
+SIDES = {
+    "tutorial": Side(TutorialLoop, True, "SLICE"),
+    "tutorial_rectangle": Side(TutorialLoop, False, "SLICE"),
+    "our_parts_rectangle_decoding_ahead": Side(OurLoop, False, "AUTO"),
+}
+
+
+def run_loop(side: Side, model: ModelConfig, clip: Path, warm_up: int) -> dict[str, float]:
     """Frames/s after `warm_up` frames, and the milliseconds a frame of each step."""
     with av.open(str(clip)) as container:
         video = container.streams.video[0]
-        video.thread_type = "AUTO"
-        loop = kind(model, (video.height, video.width))  # type: ignore[call-arg]
+        video.thread_type = side.decoder_threads
+        picture_hw, size = (video.height, video.width), model.image_size
+        canvas_hw = (size, size) if side.square else rectangle(picture_hw, size)
+        loop = side.kind(model, Letterbox.fit(picture_hw, canvas_hw))
         frames = container.decode(video)
         spent = np.zeros(len(STEPS))
         started, index = 0.0, 0
