@@ -20,6 +20,7 @@ from pipeline.job import Job, describe_graph
 from pipeline.progress import Progress, closing_lines
 from pipeline.runner import StreamState
 
+_FAULT_LINES = 4
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 
 
@@ -167,14 +168,17 @@ def _run_until_signal(job: Job, *, quiet: bool) -> int | None:
 
 
 def _print_faults(job: Job) -> None:
-    """A line for everything that is not complete; a traceback only where our own code failed."""
-    for state in job.streams:
-        if state.trace:
-            print(state.trace, file=sys.stderr, end="")
-        if state.reason:
-            print(f"sightline: {_about(state)}", file=sys.stderr)
+    """What is not complete, in four lines at most; a traceback only where our own code failed."""
+    for trace in dict.fromkeys(state.trace for state in job.streams if state.trace):
+        print(trace, file=sys.stderr, end="")
+    faults = [_about(state) for state in job.streams if state.reason]
     if job.fault:
-        print(f"sightline: {job.fault}", file=sys.stderr)
+        faults.insert(0, job.fault)
+    if len(faults) > _FAULT_LINES:
+        rest = len(faults) - _FAULT_LINES + 1
+        faults[_FAULT_LINES - 1 :] = [f"and {rest} more, see {job.outputs.summary}"]
+    for fault in faults:
+        print(f"sightline: {fault}", file=sys.stderr)
 
 
 def _plain(name: str, value: object) -> object:

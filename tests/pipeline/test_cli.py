@@ -161,6 +161,18 @@ def test_a_file_that_is_no_video_fails_with_one_line(
     assert said in err
 
 
+def test_many_broken_files_are_told_in_four_lines(call: Call, tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}.mp4").write_bytes(b"no video at all")
+    code, _, err = call.run(*tmp_path.glob("*.mp4"))
+    lines = err.strip().splitlines()
+    assert code == 1
+    assert len(lines) == 4
+    assert "and 6 more, see" in lines[-1]
+    summary = json.loads((call.out / "summary.json").read_text())
+    assert all(stream["reason"] for stream in summary["streams"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
