@@ -106,16 +106,18 @@ class _Makers:
         return reader(source, self._config.source, self._plan.counters[stream])
 
     def decode(self, stream: str) -> Worker:
-        live = self._plan.sources[stream].live
+        source = self._plan.sources[stream]
         counters = self._plan.counters[stream]
         preprocess = Preprocess(
             counters,
             image_size=self._config.model.image_size,
+            # one image is not worth an engine of its own shape
+            canvas="square" if source.kind == "image" else "rectangle",
             window=self._config.window,
-            live=live,
+            live=source.live,
             pictures=self._plan.video_path is not None,
         )
-        return Decode(stream, self._config.source, preprocess, counters, live=live)
+        return Decode(stream, self._config.source, preprocess, counters, live=source.live)
 
     def track(self, stream: str) -> Worker:
         return Track(self._tracker, self._plan.counters[stream])

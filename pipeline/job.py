@@ -22,12 +22,21 @@ from pipeline.runner import StreamState, Supervisor
 from pipeline.stages.write import TextFiles, TrackSink
 
 
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """What an engine turned out to be; the engine itself belongs to the trunk."""
+
+    name: str
+    precision: str
+    input_shape: tuple[int, int, int, int]
+
+
 @dataclass(slots=True)
 class Engines:
     """Builds engines for the trunk and remembers what they turned out to be."""
 
     config: ModelConfig
-    built: list[Engine]
+    built: list[BuiltEngine]
     build_s: float = 0.0
 
     def build(self, image_hw: tuple[int, int]) -> Engine:
@@ -35,7 +44,7 @@ class Engines:
         started_s = time.monotonic()
         engine = build_engine(self.config, image_hw=image_hw)
         self.build_s += time.monotonic() - started_s
-        self.built.append(engine)
+        self.built.append(BuiltEngine(engine.name, engine.precision, engine.input_shape))
         return engine
 
 

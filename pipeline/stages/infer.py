@@ -21,6 +21,7 @@ from pipeline.transport.pool import Lease, Pool, SlotGone
 from pipeline.transport.ports import Ports
 
 _FLOAT32 = np.dtype(np.float32)
+_MOST_LANES = 8  # engines kept ready; each holds its weights and its activations
 _SPARE_SLOTS = 2  # results that may wait for the next stage while every request runs
 
 BuildEngine = Callable[[tuple[int, int]], Engine]
@@ -34,6 +35,12 @@ class _Lane:
     waiting: deque[Delivery] = field(default_factory=deque)
     num_running: int = 0
     results: Pool | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, runs, or is still being read."""
+        reading = self.results is not None and self.results.num_held > 0
+        return self.engine.done() and not (self.waiting or self.num_running or reading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +81,20 @@ class Infer:
             return
         shape = message.image.shape
         if shape not in self._lanes:
+            self._make_room(ports)
             engine = self._builder.submit(self._build, (shape[0], shape[1]))
             engine.add_done_callback(lambda _: os.eventfd_write(self._wake, 1))
             self._lanes[shape] = _Lane(engine)
         self._lanes[shape].waiting.append(delivery)
+
+    def _make_room(self, ports: Ports) -> None:
+        """Close engines that nobody uses, the oldest first, where there are too many."""
+        idle = [shape for shape, lane in self._lanes.items() if lane.idle]
+        for shape in idle[: len(self._lanes) - _MOST_LANES + 1]:
+            lane = self._lanes.pop(shape)
+            lane.engine.result().close()
+            if lane.results is not None:
+                ports.pools.discard(lane.results.name)
 
     def _start_requests(self, ports: Ports) -> None:
         for lane in self._lanes.values():

@@ -7,6 +7,7 @@ frame becomes a tombstone, so that what is tracked is always fresh.
 """
 
 from collections import deque
+from typing import Literal
 
 import av
 import numpy as np
@@ -28,6 +29,9 @@ from pipeline.metrics import Counter, Counters
 from pipeline.transport.pool import Lease, Pool
 from pipeline.transport.ports import Ports
 
+Canvas = Literal["rectangle", "square"]
+"""The smallest rectangle that holds the pictures, or a square that suits all pictures."""
+
 _UINT8 = np.dtype(np.uint8)
 _COUNTER_OF: dict[DropCause, Counter] = {
     "stride": "skipped_stride",
@@ -47,12 +51,14 @@ class Preprocess:
         counters: Counters,
         *,
         image_size: int,
+        canvas: Canvas,
         window: int,
         live: bool,
         pictures: bool,
     ) -> None:
         self._counters = counters
         self._image_size = image_size
+        self._canvas = canvas
         self._window = window
         self._live = live
         self._links = ("frames", "pictures") if pictures else ("frames",)
@@ -132,6 +138,8 @@ class Preprocess:
     def _image_lease(self, ports: Ports, stream: str, source_hw: tuple[int, int]) -> Lease:
         """A slot of the stream's canvas, whose shape the first frame decides."""
         if self._images is None:
-            shape = (*rectangle(source_hw, self._image_size), 3)
+            size = self._image_size
+            canvas_hw = (size, size) if self._canvas == "square" else rectangle(source_hw, size)
+            shape = (*canvas_hw, 3)
             self._images = ports.pools.create(f"{stream}/images", shape, _UINT8, self._window)
         return ports.lease(self._images)

@@ -288,6 +288,50 @@ def test_a_stream_may_be_called_like_a_part_of_the_trunk(tmp_path: Path, weights
     assert job.complete, [state.reason for state in job.streams]
 
 
+def test_engines_of_many_shapes_do_not_pile_up(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_now = most = 0
+
+    class CountedEngine(SquareEngine):
+        def __init__(self, image_hw: tuple[int, int]) -> None:
+            nonlocal open_now, most
+            super().__init__(image_hw)
+            open_now += 1
+            most = max(most, open_now)
+
+        def close(self) -> None:
+            nonlocal open_now
+            super().close()
+            open_now -= 1
+
+    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+        return CountedEngine(image_hw)
+
+    monkeypatch.setattr("pipeline.job.build_engine", build)
+    clips = [
+        make_scene(tmp_path / f"{number}.mp4", num_frames=4, height=128 + 64 * number)
+        for number in range(12)
+    ]
+    config = make_config(weights, tmp_path, parallel=1)
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"image_size": 960})}
+    )
+    job = run_job(config, *clips)
+    assert job.complete, [state.reason for state in job.streams]
+    assert len(job.engines.built) == 12
+    assert most <= 8
+    assert open_now == 0
+
+
+def test_single_images_share_one_engine(tmp_path: Path, weights: Path) -> None:
+    for number in range(3):
+        Image.new("RGB", (100 + 90 * number, 120)).save(tmp_path / f"{number}.png")
+    job = run_job(make_config(weights, tmp_path), *sorted(tmp_path.glob("*.png")))
+    assert job.complete
+    assert [engine.input_shape for engine in job.engines.built] == [(1, 160, 160, 3)]
+
+
 def test_a_folder_of_images_is_one_stream_in_natural_order(tmp_path: Path, weights: Path) -> None:
     folder = tmp_path / "shots"
     folder.mkdir()
