@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,10 +66,10 @@ class Infer:
         try:
             while True:
                 delivery = ports.receive("frames", wake=self._wake)
-                if delivery is None:
-                    os.eventfd_read(self._wake)
-                else:
+                if delivery is not None:
                     self._accept(ports, delivery)
+                with suppress(BlockingIOError):  # not every return is because of it
+                    os.eventfd_read(self._wake)
                 self._send_results(ports)
                 self._start_requests(ports)
         finally:

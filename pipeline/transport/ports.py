@@ -86,7 +86,10 @@ class Ports:
         self._control.report(report)
 
     def receive(self, link: str, *, wake: int | None = None) -> Delivery | None:
-        """Wait for the next message of a link; None when the descriptor `wake` is readable first.
+        """Wait for the next message of a link.
+
+        With a descriptor `wake`, None as soon as that is readable, or a reader has answered: a
+        slot may be free for work that waits.
 
         Raises:
             ClosedDown: the supervisor ended the stage.
@@ -104,7 +107,7 @@ class Ports:
             if inlet.socket in ready and (delivery := inlet.take()) is not None:
                 self.usage.messages += 1
                 return delivery
-            if wake in ready:
+            if wake is not None and (wake in ready or self._answered(ready)):
                 return None
 
     def send(
@@ -226,6 +229,9 @@ class Ports:
         if self._control.socket in ready:
             self._obey()
         return ready
+
+    def _answered(self, ready: set[object]) -> bool:
+        return any(outlet.socket in ready for outlet in self._outlets.values())
 
     def _obey(self) -> None:
         while (command := self._control.command()) is not None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from model.config import ModelConfig
+from model.suppression import suppress
 from pipeline.config import OutputConfig, PipelineConfig, SourceConfig, TrackingConfig
 from pipeline.decoding.inputs import Source
 from pipeline.errors import SinkError
@@ -401,3 +402,20 @@ def test_the_window_bounds_the_frames_on_their_way(tmp_path: Path, weights: Path
     job.run(watch)
     assert job.complete
     assert most <= 4 + 1  # and the one that is being scaled
+
+
+def test_frames_that_wait_for_a_result_slot_start_when_one_comes_free(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every request is done and every result waits to be read when the last frames come."""
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.03)
+        return suppress(*arguments, **options)
+
+    monkeypatch.setattr("pipeline.stages.suppress.suppress", slow)
+    job = run_job(
+        make_config(weights, tmp_path, window=16), make_scene(tmp_path / "a.mp4", num_frames=20)
+    )
+    assert job.complete
+    assert job.counters["a"]["tracked"] == 20
