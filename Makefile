@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: setup dev check format test bench
+.PHONY: setup dev check format test
 
 BIN := .venv/bin
 
@@ -14,8 +14,7 @@ check: dev  ## everything that must pass before a change lands
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not compiled" --jaxtyping-packages=model,pipeline,beartype.beartype
-	$(BIN)/python -m pytest -m compiled
+	$(BIN)/python -m pytest
 
 test: dev
 	$(BIN)/python -m pytest

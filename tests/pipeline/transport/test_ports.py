@@ -272,6 +272,8 @@ def test_close_ends_whatever_a_stage_waits_for(rig: Rig, waiting: str) -> None:
     rig.tell(ports, Close())
     with pytest.raises(ClosedDown):
         blocked.result(TIMEOUT_S)
+    if waiting != "send":  # which may hear the order before it has to wait
+        assert ports.usage.waiting_for_input_ns + ports.usage.waiting_for_credit_ns > 0
 
 
 def test_stop_is_seen_and_ends_nothing(rig: Rig) -> None:
