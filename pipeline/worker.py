@@ -35,10 +35,10 @@ def work(around: Surroundings, stage: Stage, stream: str) -> None:
     try:
         report: AnyReport = _run(around, stage, stream, line)
     except (PipelineError, ModelError) as error:
-        report = Failed(message=str(error), trace="", expected=True)
+        report = Failed(message=str(error), trace="")
     except Exception as error:  # noqa: BLE001 - the one place where a stray error is reported
         message = f"stage {name} failed: {type(error).__name__}: {error}"
-        report = Failed(message=message, trace=traceback.format_exc(), expected=False)
+        report = Failed(message=message, trace=traceback.format_exc())
     line.report(report)
     line.close()
 

@@ -47,8 +47,7 @@ class Failed(Report, frozen=True, kw_only=True, tag=True):
 
     message: str
     trace: str
-    expected: bool
-    """Whether the error is the user's to mend (one line) or a fault of ours (a traceback)."""
+    """Where our own code failed; empty where the error is the user's to mend."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -25,7 +25,7 @@ REPORTS: list[AnyReport] = [
     Enough(),
     Incomplete(reason="cut off"),
     Finished(usage={"messages": 4}, outputs=("out/a.mp4",)),
-    Failed(message="broken", trace="", expected=True),
+    Failed(message="broken", trace=""),
 ]
 COMMANDS: list[AnyCommand] = [Stop(), Forget(stream="yard"), Close()]
 
@@ -97,8 +97,8 @@ def test_the_last_report_arrives_though_the_line_is_closed(rig: Rig) -> None:
     ("report", "heard"),
     [
         (
-            Failed(message="caf\udce9.mp4: lost", trace="a\nb\udcff", expected=True),
-            Failed(message="caf?.mp4: lost", trace="a\nb?", expected=True),
+            Failed(message="caf\udce9.mp4: lost", trace="a\nb\udcff"),
+            Failed(message="caf?.mp4: lost", trace="a\nb?"),
         ),
         (
             Finished(usage={"messages": 4}, outputs=("\udce9/a.mp4", "b")),
