@@ -56,16 +56,13 @@ def run(
         ModelError: the weights or the settings are not as they must be.
     """
     from pipeline.job import Job
-    from pipeline.stages.write import HandOver
 
     results: queue.Queue[FrameResult | None] = queue.Queue(_AHEAD)
     named = [sources] if isinstance(sources, str | Path) else sources
     job = Job(
         _settings(config, model, classes),
         [str(name) for name in named],
-        open_sink=lambda _: HandOver(
-            lambda frame, tracks: results.put(_result(frame, tracks, job.card.classes))
-        ),
+        take=lambda frame, tracks: results.put(_result(frame, tracks, job.card.classes)),
     )
 
     def work() -> None:

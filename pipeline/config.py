@@ -9,6 +9,7 @@ from pydantic import Field
 from model.config import ModelConfig, Ratio, Settings, Suppression
 
 Seconds = Annotated[float, Field(gt=0)]
+Placement = Literal["threads", "processes"]
 TrackerKind = Literal["bytetrack", "sort", "ocsort", "botsort", "none"]
 
 
@@ -28,6 +29,9 @@ class SourceConfig(Settings):
     """A camera that sends nothing for so long is lost."""
     staleness_s: Seconds = 0.5
     """Packets of a camera that wait longer than this are discarded up to a keyframe."""
+    ring_mib: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Memory for the latest packets of a camera. `run` needs them for `staleness_s` only: 8 MiB
+    are half a second at 134 Mbit/s, more than any camera sends, 1080p MJPEG included."""
 
 
 class TrackingConfig(Settings):
@@ -55,6 +59,18 @@ class OutputConfig(Settings):
     overwrite: bool = False
 
 
+class SupervisionConfig(Settings):
+    """When a process is given up, and how often it is replaced."""
+
+    start_s: Seconds = 60.0
+    """A process that has not begun to work after so long is killed."""
+    hang_s: Seconds = 30.0
+    """A process that shows no sign of life, or is at one piece of work, for so long is killed."""
+    restarts: Annotated[int, Field(ge=0, le=100)] = 5
+    """Deaths within `restart_window_s` after which a stage is not replaced any more."""
+    restart_window_s: Seconds = 60.0
+
+
 class PipelineConfig(Settings):
     """A run over files, images and cameras."""
 
@@ -64,6 +80,9 @@ class PipelineConfig(Settings):
     tracking: TrackingConfig = TrackingConfig()
     drawing: DrawingConfig = DrawingConfig()
     output: OutputConfig = OutputConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
+    placement: Placement = "threads"
+    """Whether stages share this process or have processes of their own."""
     classes: tuple[str, ...] = ()
     """Names of the classes to look for; empty for all."""
     parallel: Annotated[int, Field(ge=1, le=64)] = 2

@@ -14,6 +14,10 @@ class SourceUnreadable(SourceError):  # noqa: N818 - the name says what is so
     """The input is not what it should be; only its owner can mend it."""
 
 
+class SourceForbidden(SourceUnreadable):
+    """The source wants another user name or password."""
+
+
 class SourceLost(SourceError):  # noqa: N818 - the name says what happened
     """A live source went away; trying again may help."""
 

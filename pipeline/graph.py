@@ -6,27 +6,34 @@
                     `------------ pictures -------------> annotate -> write video
 
 Full-size pictures pass by the trunk, which needs none; they exist only while a sink wants them.
+
+Where stages run in processes, a process holds one group: `trunk` (one for all streams), and for
+each stream `read`, `track`, and `sinks`, which must not end one with another.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from model.engines.contract import Engine
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source
 from pipeline.drawing.drawer import Drawer
 from pipeline.messages import Drawn, Found, Frame, Packet, Picture, Predictions, Tracked
 from pipeline.metrics import CounterTable
+from pipeline.outputs import Outputs
 from pipeline.stages.annotate import Annotate
 from pipeline.stages.decode import Decode
-from pipeline.stages.infer import BuildEngine, Infer
+from pipeline.stages.infer import Infer
 from pipeline.stages.preprocess import Preprocess
 from pipeline.stages.source import ReadCamera, ReadFile
 from pipeline.stages.suppress import Suppress
 from pipeline.stages.track import Track
-from pipeline.stages.write import TrackSink, WriteImage, WriteTracks, WriteVideo
+from pipeline.stages.write import HandOver, TextFiles, WriteImage, WriteTracks, WriteVideo
 from pipeline.topology import Graph, Link, Stage, Worker
 from pipeline.tracking.tracker import Tracker, make_tracker
+from pipeline.tracking.tracks import Tracks
 
 _PACKETS = 32
 _RESULTS = 16
@@ -38,18 +45,18 @@ class Plan:
 
     config: PipelineConfig
     sources: Mapping[str, Source]
-    counters: CounterTable
     classes: Sequence[str]
     """Names of all classes of the model."""
     class_ids: Sequence[int] | None
     """The classes to look for; None for all."""
-    build_engine: BuildEngine
-    open_sink: Callable[[Source], TrackSink]
-    video_path: Callable[[Source], Path] | None
-    """Where annotated pictures go; None where nobody wants them."""
+    build_engine: Callable[..., Engine]
+    """`model.engines.build_engine`, or what stands in for it."""
+    outputs: Outputs
+    take: Callable[[Tracked, Tracks], None] | None = None
+    """Is given every frame's tracks, in this process, where they are not written to files."""
 
 
-def video_graph(plan: Plan) -> Graph:
+def video_graph(plan: Plan, counters: CounterTable) -> Graph:
     """Sources in, tracks and annotated pictures out."""
     window = plan.config.window
     packets = Link("packets", Packet, depth=_PACKETS)
@@ -59,25 +66,25 @@ def video_graph(plan: Plan) -> Graph:
     tracked = Link("tracked", Tracked, depth=_RESULTS)
     pictures = Link("pictures", Picture, depth=window + 2)
     drawn = Link("drawn", Drawn, depth=4)
-    video = plan.video_path is not None
-    make = _Makers(plan)
+    video = plan.config.output.save_video
+    make = _Makers(plan, counters)
     # fmt: off
     trunk = (
-        #     name            reads              writes              worker
-        Stage("infer",        (frames,),         (predictions,),     make.infer),
-        Stage("suppress",     (predictions,),    (found,),           make.suppress),
+        #     name            group    reads               writes              worker
+        Stage("infer",        "trunk", (frames,),          (predictions,),     make.infer),
+        Stage("suppress",     "trunk", (predictions,),     (found,),           make.suppress),
     )
     branch: tuple[Stage, ...] = (
-        Stage("source",       (),                (packets,),         make.source),
-        Stage("decode",       (packets,),        (frames, pictures) if video else (frames,),
-                                                                     make.decode),
-        Stage("track",        (found,),          (tracked,),         make.track),
-        Stage("write-tracks", (tracked,),        (),                 make.write_tracks),
+        Stage("source",       "read",  (),                 (packets,),         make.source),
+        Stage("decode",       "read",  (packets,), (frames, pictures) if video else (frames,),
+                                                                               make.decode),
+        Stage("track",        "track", (found,),           (tracked,),         make.track),
+        Stage("write-tracks", "sinks", (tracked,),         (),                 make.write_tracks),
     )
     if video:
         branch += (
-            Stage("annotate",    (tracked, pictures), (drawn,),      make.annotate),
-            Stage("write-video", (drawn,),            (),            make.write_video),
+            Stage("annotate",    "sinks", (tracked, pictures), (drawn,),       make.annotate),
+            Stage("write-video", "sinks", (drawn,),            (),             make.write_video),
         )
     # fmt: on
     return Graph(trunk, branch)
@@ -86,12 +93,13 @@ def video_graph(plan: Plan) -> Graph:
 class _Makers:
     """Makes the worker of each stage, where the stage runs, for the stream it is given."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, counters: CounterTable) -> None:
         self._plan = plan
+        self._counters = counters
         self._config = plan.config
 
     def infer(self, _: str) -> Worker:
-        return Infer(self._plan.build_engine)
+        return Infer(partial(self._plan.build_engine, self._config.model))
 
     def suppress(self, _: str) -> Worker:
         tracking, settings = self._config.tracking, self._config.suppression
@@ -103,11 +111,11 @@ class _Makers:
     def source(self, stream: str) -> Worker:
         source = self._plan.sources[stream]
         reader = ReadCamera if source.live else ReadFile
-        return reader(source, self._config.source, self._plan.counters[stream])
+        return reader(source, self._config.source, self._counters[stream])
 
     def decode(self, stream: str) -> Worker:
         source = self._plan.sources[stream]
-        counters = self._plan.counters[stream]
+        counters = self._counters[stream]
         preprocess = Preprocess(
             counters,
             image_size=self._config.model.image_size,
@@ -115,24 +123,25 @@ class _Makers:
             canvas="square" if source.kind == "image" else "rectangle",
             window=self._config.window,
             live=source.live,
-            pictures=self._plan.video_path is not None,
+            pictures=self._config.output.save_video,
         )
         return Decode(stream, self._config.source, preprocess, counters, live=source.live)
 
     def track(self, stream: str) -> Worker:
-        return Track(self._tracker, self._plan.counters[stream])
+        return Track(self._tracker, self._counters[stream])
 
-    def _tracker(self, frame_rate: float) -> Tracker:
+    def _tracker(self, frame_rate: float, num_identities: int) -> Tracker:
         tracking = self._config.tracking
         return make_tracker(
             tracking.kind,
             min_score=self._config.suppression.min_score,
             frame_rate=frame_rate / self._config.source.stride,
             lost_s=tracking.lost_s,
+            num_identities=num_identities,
         )
 
-    def annotate(self, _: str) -> Worker:
-        return Annotate(self._drawer)
+    def annotate(self, stream: str) -> Worker:
+        return Annotate(self._drawer, self._counters[stream])
 
     def _drawer(self, picture_hw: tuple[int, int], frame_rate: float) -> Drawer:
         return Drawer(
@@ -142,12 +151,16 @@ class _Makers:
         )
 
     def write_tracks(self, stream: str) -> Worker:
-        return WriteTracks(lambda: self._plan.open_sink(self._plan.sources[stream]))
+        source, outputs = self._plan.sources[stream], self._plan.outputs
+        if self._plan.take is not None:
+            return WriteTracks(partial(HandOver, self._plan.take))
+        return WriteTracks(
+            partial(TextFiles, outputs.mot(source), outputs.jsonl(source), self._plan.classes)
+        )
 
     def write_video(self, stream: str) -> Worker:
-        assert self._plan.video_path is not None
         source = self._plan.sources[stream]
-        path = self._plan.video_path(source)
+        path = self._plan.outputs.video(source)
         if source.kind == "image":
             return WriteImage(path)
         audio_from = Path(source.location) if source.kind == "file" else None

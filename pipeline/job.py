@@ -4,48 +4,22 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from model.card import Card, read_card
 from model.config import ModelConfig
-from model.engines import Engine, build_engine
+from model.engines import build_engine
 from model.errors import ConfigError
 from pipeline.config import PipelineConfig
-from pipeline.decoding.inputs import Source, find_sources
+from pipeline.decoding.inputs import find_sources
 from pipeline.errors import SourceUnreadable
 from pipeline.graph import Plan, video_graph
+from pipeline.messages import Tracked
 from pipeline.metrics import CounterTable
 from pipeline.outputs import Outputs
 from pipeline.runner import StreamState, Supervisor
-from pipeline.stages.write import TextFiles, TrackSink
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltEngine:
-    """What an engine turned out to be; the engine itself belongs to the trunk."""
-
-    name: str
-    precision: str
-    input_shape: tuple[int, int, int, int]
-
-
-@dataclass(slots=True)
-class Engines:
-    """Builds engines for the trunk and remembers what they turned out to be."""
-
-    config: ModelConfig
-    built: list[BuiltEngine]
-    build_s: float = 0.0
-
-    def build(self, image_hw: tuple[int, int]) -> Engine:
-        """Build the engine for one shape; one shape after another."""
-        started_s = time.monotonic()
-        engine = build_engine(self.config, image_hw=image_hw)
-        self.build_s += time.monotonic() - started_s
-        self.built.append(BuiltEngine(engine.name, engine.precision, engine.input_shape))
-        return engine
+from pipeline.tracking.tracks import Tracks
 
 
 class Job:
@@ -56,14 +30,14 @@ class Job:
         config: PipelineConfig,
         named: Sequence[str],
         *,
-        open_sink: Callable[[Source], TrackSink] | None = None,
+        take: Callable[[Tracked, Tracks], None] | None = None,
     ) -> None:
         """Check everything that can be checked before a frame is read.
 
         Args:
             config: The settings.
             named: Files, globs, folders and addresses.
-            open_sink: Takes each stream's tracks instead of the files in `config.output`.
+            take: Is given every frame's tracks instead of the files in `config.output`.
 
         Raises:
             PipelineError: a source or an output is not as it must be.
@@ -77,21 +51,19 @@ class Job:
         self.sources = find_sources(named)
         self.outputs = Outputs(config.output)
         self.counters = CounterTable([source.name for source in self.sources])
-        self.engines = Engines(config.model, [])
-        if open_sink is None:
+        if take is None:
             self.outputs.prepare(self.sources)
-        self._writes_files = open_sink is None
+        self._writes_files = take is None
         plan = Plan(
             config=config,
             sources={source.name: source for source in self.sources},
-            counters=self.counters,
             classes=self.card.classes,
             class_ids=class_ids,
-            build_engine=self.engines.build,
-            open_sink=open_sink or self._text_files,
-            video_path=self.outputs.video if config.output.save_video else None,
+            build_engine=build_engine,
+            outputs=self.outputs,
+            take=take,
         )
-        self.supervisor = Supervisor(plan, self.sources)
+        self.supervisor = Supervisor(plan, self.counters)
         self._started_s = time.monotonic()
         self.elapsed_s = 0.0
         self.fault = ""
@@ -123,7 +95,7 @@ class Job:
 
     def summary(self) -> dict[str, Any]:
         """What was done, as `summary.json` holds it."""
-        engines = self.engines.built
+        engines, replaced = self.supervisor.engines, self.supervisor.replaced
         return {
             "sightline": _version(),
             "complete": self.complete,
@@ -134,10 +106,11 @@ class Job:
                 "engine": engines[0].name if engines else None,
                 "precision": engines[0].precision if engines else None,
                 "input_shapes": [list(engine.input_shape) for engine in engines],
-                "build_s": round(self.engines.build_s, 3),
+                "build_s": round(sum(engine.build_s for engine in engines), 3),
             },
             "settings": self.config.model_dump(mode="json"),
             "streams": [self._stream_summary(state) for state in self.streams],
+            "replaced": [f"{death.group} {death.stream}".strip() for death in replaced],
             "stages": self._stage_summary(),
         }
 
@@ -173,9 +146,6 @@ class Job:
             for worker, usage in self.supervisor.usage.items()
         }
 
-    def _text_files(self, source: Source) -> TrackSink:
-        return TextFiles(self.outputs.mot(source), self.outputs.jsonl(source), self.card.classes)
-
     def _write_summary(self) -> None:
         path = self.outputs.summary
         partial = path.with_name(path.name + ".partial")
@@ -194,18 +164,15 @@ def describe_graph(config: PipelineConfig) -> str:
     """
     card = _card(config.model) if config.model.weights else None
     classes = card.classes if card else ()
-    outputs = Outputs(config.output)
     plan = Plan(
         config=config,
         sources={},
-        counters=CounterTable([]),
         classes=classes,
         class_ids=class_ids_of(config.classes, classes) if card else None,
-        build_engine=Engines(config.model, []).build,
-        open_sink=_no_sink,
-        video_path=outputs.video if config.output.save_video else None,
+        build_engine=build_engine,
+        outputs=Outputs(config.output),
     )
-    return str(video_graph(plan))
+    return str(video_graph(plan, CounterTable([])))
 
 
 def class_ids_of(names: Sequence[str], classes: Sequence[str]) -> tuple[int, ...] | None:
@@ -227,10 +194,6 @@ def _card(config: ModelConfig) -> Card:
             "no weights: pass --model FILE, made by: sightline import CHECKPOINT --output FILE"
         )
     return read_card(config.weights)
-
-
-def _no_sink(source: Source) -> TrackSink:
-    raise AssertionError(f"{source.name}: a graph that is only shown runs nothing")
 
 
 def _seconds(nanoseconds: int) -> float:

@@ -15,42 +15,60 @@ The failure contract. If the code is at odds with it, the code is wrong.
     input; what was read is worked on to its end, so every output is complete up to there. Asked
     again, it tells every stage to leave at once.
 6.  The trunk is told to leave when no stream is left, and the memory is given back last.
+
+Where stages run in processes, a process may die without a word, or hang:
+
+7.  Its end is seen when its socket closes. A process that is silent, or at one piece of work, for
+    longer than `supervision.hang_s` is killed and counts as dead.
+8.  The trunk is replaced, and every decoder sends again what has no tracks yet: the tracks are
+    the same.
+9.  The reader of a file (source and decoder) is replaced; it decodes again from a keyframe before
+    the first frame without tracks and sends no frame twice: the tracks are the same. The reader of
+    a camera is replaced too; the frames it had decoded and that have no tracks yet count as
+    `stage-died`, and the tracker begins anew.
+10. The tracker of a camera is replaced and begins anew, with identities that were not given
+    before. Without the tracker of a file, or the sinks of any stream, that stream has failed as
+    in 3.
+11. A group of stages that dies `supervision.restarts` times in `supervision.restart_window_s` is
+    not replaced any more: a branch then fails as in 3, the trunk as in 4.
+12. When the supervisor itself dies, every process ends, and with the last of them the memory;
+    nothing has a name in the file system.
 """
 
 import itertools
 import logging
-import threading
 import time
-import uuid
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import zmq
-
+from pipeline.crew import Crew, Death
 from pipeline.decoding.inputs import Source
-from pipeline.graph import Plan, video_graph
-from pipeline.topology import Addresses, Stage
+from pipeline.graph import Plan
+from pipeline.host import worker_name
+from pipeline.metrics import CounterTable
+from pipeline.topology import Stage
 from pipeline.transport.control import (
-    AnyCommand,
     AnyReport,
+    Checkpoint,
     Close,
-    ControlDesk,
+    EngineBuilt,
     Enough,
     Failed,
     Finished,
     Forget,
     Incomplete,
     Ready,
+    Reconnect,
     Stop,
     StreamFacts,
+    Unmap,
 )
-from pipeline.transport.pool import Pools
-from pipeline.worker import Surroundings, work, worker_name
 
 logger = logging.getLogger(__name__)
 
 _TICK_MS = 100
+_LEAVING_S = 5.0  # for processes that were told to leave; threads take as long as they take
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +87,12 @@ class StreamState:
     outputs: list[str] = field(default_factory=list)
     working: set[str] = field(default_factory=set)
     """Workers of the branch that have not ended."""
+    stopped: bool = False
+    """Whether its source was told to take no more input."""
+    closing: bool = False
+    """Whether its branch was told to leave."""
+    checkpoint: Checkpoint | None = None
+    """Where a reader that takes the place of another begins."""
 
     @property
     def elapsed_s(self) -> float:
@@ -84,24 +108,28 @@ class StreamState:
 
 
 class Supervisor:
-    """Runs a plan in threads of this process."""
+    """Runs a plan."""
 
-    def __init__(self, plan: Plan, sources: Sequence[Source]) -> None:
-        self.streams: Mapping[str, StreamState] = {s.name: StreamState(source=s) for s in sources}
+    def __init__(self, plan: Plan, counters: CounterTable) -> None:
+        self.streams: Mapping[str, StreamState] = {
+            name: StreamState(source=source) for name, source in plan.sources.items()
+        }
         self.usage: dict[str, Mapping[str, int]] = {}
         """Where the time of each stage went, by worker."""
+        self.engines: list[EngineBuilt] = []
+        """What the trunk runs, in the order it was built."""
+        self.replaced: list[Death] = []
+        """The deaths that were made good."""
         self._parallel = plan.config.parallel
-        self._counters = plan.counters
-        self._graph = video_graph(plan)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._pools = Pools()
-        addresses = Addresses(f"inproc://{uuid.uuid4().hex}")
-        self._around = Surroundings(self._context, addresses, self._graph, self._pools)
-        self._desk = ControlDesk(self._context, addresses.control())
-        self._threads: dict[str, threading.Thread] = {}
-        self._stream_of: dict[str, str] = {}
-        self._unheard: dict[str, list[AnyCommand]] = {}
-        """Commands for workers that are not on the line yet."""
+        self._limits = plan.config.supervision
+        self._counters = counters
+        self._crew = Crew(plan, counters)
+        self._graph = self._crew.graph
+        self._worker: dict[str, tuple[Stage, str]] = {}
+        """The stage and the stream of each worker."""
+        self._replacing: set[str] = set()
+        """Workers that take the place of others, whose writers do not know them yet."""
+        self._deaths: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
         self._stops = itertools.count()
         self._stop_level = 0
         self._stop_done = 0
@@ -117,16 +145,21 @@ class Supervisor:
         """
         waiting = deque(self.streams.values())
         try:
-            for stage in self._graph.trunk:
-                self._start(stage, "")
+            self._start_trunk()
             while waiting or self._live_streams():
                 self._start_streams(waiting)
-                for worker, report in self._reports():
+                for worker, report in self._crew.listen(_TICK_MS):
                     self._handle(worker, report)
+                for death in self._crew.deaths():
+                    self._bury(death)
                 self._pass_on_stops(waiting)
                 on_tick()
         finally:
             self._leave()
+
+    def _start_trunk(self) -> None:
+        for group in self._graph.groups(self._graph.trunk):
+            self._start(group, "")
 
     def _start_streams(self, waiting: deque[StreamState]) -> None:
         """Begin cameras at once, and files while fewer than `parallel` are being read."""
@@ -138,44 +171,39 @@ class Supervisor:
                 continue
             waiting.remove(state)
             state.started_s = time.monotonic()
-            name = state.source.name
-            state.working.update(worker_name(stage.name, name) for stage in self._graph.branch)
-            for stage in reversed(self._graph.branch):
-                self._start(stage, name)
+            for group in self._graph.groups(self._graph.branch):
+                state.working.update(self._start(group, state.source.name))
 
-    def _start(self, stage: Stage, stream: str) -> None:
-        name = worker_name(stage.name, stream)
-        self._stream_of[name] = stream
-        self._unheard[name] = []
-        thread = threading.Thread(target=work, args=(self._around, stage, stream), name=name)
-        self._threads[name] = thread
-        thread.start()
-
-    def _reports(self) -> Iterator[tuple[str, AnyReport]]:
-        """What was reported within a tick."""
-        until = time.monotonic() + _TICK_MS / 1000
-        while (left_s := until - time.monotonic()) > 0:
-            heard = self._desk.hear(max(1, round(left_s * 1000)))
-            if heard is None:
-                return
-            yield heard
-            if isinstance(heard[1], Finished | Failed):
-                return
+    def _start(
+        self, group: str, stream: str, checkpoint: Checkpoint | None = None
+    ) -> tuple[str, ...]:
+        for stage in self._graph.group(group):
+            self._worker[worker_name(stage.name, stream)] = (stage, stream)
+        return tuple(self._crew.start(group, stream, checkpoint))
 
     def _handle(self, worker: str, report: AnyReport) -> None:
-        self._note(worker, report)
-        stream = self._stream_of[worker]
+        stage, stream = self._worker[worker]
+        match report:
+            case Ready() if worker in self._replacing:
+                self._replacing.discard(worker)
+                self._introduce(stage, stream)
+            case Finished(usage=usage):
+                self.usage[worker] = usage
+            case EngineBuilt():
+                self.engines.append(report)
         if stream:
             self._handle_branch(worker, self.streams[stream], report)
         elif isinstance(report, Failed):
-            self._end_run(report)
+            self._end_run(report.message, report.trace)
 
     def _handle_branch(self, worker: str, state: StreamState, report: AnyReport) -> None:
         match report:
             case StreamFacts():
                 state.facts = report
+            case Checkpoint():
+                state.checkpoint = report
             case Enough():
-                self._tell(worker_name("source", state.source.name), Stop())
+                self._stop_source(state)
             case Incomplete(reason=reason):
                 state.fail(reason)
             case Failed():
@@ -184,20 +212,12 @@ class Supervisor:
             case Finished(outputs=outputs):
                 state.outputs.extend(outputs)
         if isinstance(report, Finished | Failed):
-            state.working.discard(worker)
-            if not state.working:
-                self._close_stream(state)
+            self._leave_branch(state, (worker,))
 
-    def _note(self, worker: str, report: AnyReport) -> None:
-        """Keep track of who is there."""
-        if isinstance(report, Ready):
-            for command in self._unheard.pop(worker):
-                self._desk.tell(worker, command)
-        if isinstance(report, Finished):
-            self.usage[worker] = report.usage
-        if isinstance(report, Finished | Failed):
-            self._unheard.pop(worker, None)
-            self._threads.pop(worker).join()
+    def _leave_branch(self, state: StreamState, workers: Sequence[str]) -> None:
+        state.working.difference_update(workers)
+        if not state.working and state.ended_s is None:
+            self._close_stream(state)
 
     def _close_stream(self, state: StreamState) -> None:
         """The branch is gone: the trunk may forget it, its memory goes back."""
@@ -208,18 +228,74 @@ class Supervisor:
             counters.num_in_flight,
         )
         for stage in self._graph.trunk:
-            self._tell(stage.name, Forget(stream=state.source.name))
-        self._pools.discard(f"{state.source.name}/")
+            self._crew.tell(stage.name, Forget(stream=state.source.name))
+        self._crew.discard_pools(state.source.name)
+
+    def _bury(self, death: Death) -> None:
+        """Replace a process that died, or end what cannot go on without it."""
+        for pool in death.pools:
+            for stage in self._graph.trunk:
+                self._crew.tell(stage.name, Unmap(pool=pool))
+        lost = [worker_name(stage.name, death.stream) for stage in self._graph.group(death.group)]
+        if not death.stream:
+            self._replace_trunk(death)
+            return
+        state = self.streams[death.stream]
+        fatal = death.group == "sinks" or (death.group == "track" and not state.source.live)
+        if not (state.closing or fatal) and self._may_replace(death):
+            logger.warning("%s: %s: %s; replaced", death.stream, death.group, death.reason)
+            self._replacing.update(lost)
+            self.replaced.append(death)
+            state.working.update(self._start(death.group, death.stream, state.checkpoint))
+            if state.stopped:
+                self._stop_source(state)
+            return
+        state.fail(f"the process of {', '.join(lost)} ended before its work did: {death.reason}")
+        self._end_stream(state)
+        self._leave_branch(state, lost)
+
+    def _replace_trunk(self, death: Death) -> None:
+        if self._live_streams() and self._may_replace(death):
+            logger.warning("%s: %s; replaced", death.group, death.reason)
+            lost = (worker_name(stage.name, "") for stage in self._graph.group(death.group))
+            self._replacing.update(lost)
+            self.replaced.append(death)
+            self._start(death.group, "")
+        else:
+            self._end_run(f"the process of {death.group} ended before its work did: {death.reason}")
+
+    def _may_replace(self, death: Death) -> bool:
+        times, now_s = self._deaths[death.group, death.stream], time.monotonic()
+        times.append(now_s)
+        while times[0] < now_s - self._limits.restart_window_s:
+            times.popleft()
+        return len(times) < self._limits.restarts
+
+    def _introduce(self, stage: Stage, stream: str) -> None:
+        """Turn the writers of what a stage reads to the worker that is new in its place."""
+        for link in stage.reads:
+            writer = self._graph.writer(link)
+            address = self._crew.address(link, stage, stream)
+            streams = [stream]
+            if not stream and writer in self._graph.branch:
+                streams = [state.source.name for state in self._live_streams()]
+            for name in streams if writer in self._graph.branch else [""]:
+                self._crew.tell(worker_name(writer.name, name), Reconnect(address=address))
+
+    def _stop_source(self, state: StreamState) -> None:
+        state.stopped = True
+        self._crew.tell(worker_name("source", state.source.name), Stop())
 
     def _end_stream(self, state: StreamState) -> None:
         """Tell the rest of a branch to leave."""
+        state.closing = True
         for worker in state.working:
-            self._tell(worker, Close())
+            self._crew.tell(worker, Close())
 
-    def _end_run(self, failed: Failed) -> None:
+    def _end_run(self, reason: str, trace: str = "") -> None:
         for state in self.streams.values():
             if state.ended_s is None:
-                state.fail(failed.message, failed.trace)
+                state.fail(reason, trace)
                 self._end_stream(state)
         self._stop_level = max(self._stop_level, 1)
 
@@ -231,7 +307,7 @@ class Supervisor:
             waiting.popleft().fail("not started")
         for state in self._live_streams():
             if self._stop_level == 1:
-                self._tell(worker_name("source", state.source.name), Stop())
+                self._stop_source(state)
             else:
                 state.fail("ended at once")
                 self._end_stream(state)
@@ -239,19 +315,17 @@ class Supervisor:
     def _live_streams(self) -> list[StreamState]:
         return [state for state in self.streams.values() if state.working]
 
-    def _tell(self, worker: str, command: AnyCommand) -> None:
-        if worker in self._unheard:
-            self._unheard[worker].append(command)
-        elif worker in self._threads:
-            self._desk.tell(worker, command)
-
     def _leave(self) -> None:
         """End what still runs, then give back sockets and memory."""
-        for worker in tuple(self._threads):
-            self._tell(worker, Close())
-        while self._threads:
-            if (heard := self._desk.hear(_TICK_MS)) is not None:
-                self._note(*heard)
-        self._desk.close()
-        self._context.term()
-        self._pools.close()
+        for worker in self._crew.working:
+            self._crew.tell(worker, Close())
+        until_s = time.monotonic() + _LEAVING_S
+        while self._crew.working:
+            for worker, report in self._crew.listen(_TICK_MS):
+                if isinstance(report, Finished):
+                    self.usage[worker] = report.usage
+            if time.monotonic() > until_s:
+                self._crew.kill()
+            for _ in self._crew.deaths():
+                pass  # it was to leave anyway
+        self._crew.close()

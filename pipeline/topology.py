@@ -43,6 +43,8 @@ class Stage:
     """A worker between links; `make` is called where the stage runs, with its stream's name."""
 
     name: str
+    group: str
+    """Stages of one group share a process, where stages run in processes."""
     reads: tuple[Link, ...]
     writes: tuple[Link, ...]
     make: Callable[[str], Worker]
@@ -82,6 +84,18 @@ class Graph:
         ends = chain.from_iterable((*stage.writes, *stage.reads) for stage in self.stages)
         return tuple(dict.fromkeys(ends))
 
+    def groups(self, stages: tuple[Stage, ...]) -> tuple[str, ...]:
+        """The groups of these stages, each once, readers before their writers."""
+        return tuple(dict.fromkeys(stage.group for stage in reversed(stages)))
+
+    def group(self, name: str) -> tuple[Stage, ...]:
+        """The stages of a group, readers before their writers."""
+        return tuple(stage for stage in reversed(self.stages) if stage.group == name)
+
+    def writer(self, link: Link) -> Stage:
+        """The one stage that writes a link."""
+        return next(stage for stage in self.stages if link in stage.writes)
+
     def readers(self, link: Link) -> tuple[Stage, ...]:
         """The stages that read a link, in the order they are listed."""
         return tuple(stage for stage in self.stages if link in stage.reads)
@@ -102,11 +116,7 @@ class Addresses:
     """Where the links of one run meet; the scheme decides the placement and nothing else does."""
 
     base: str
-    """For example `inproc://5f3a`, or `ipc://` and a short path: 107 bytes are all there are."""
-
-    def control(self) -> str:
-        """Where workers report to."""
-        return f"{self.base}/control"
+    """For example `inproc://5f3a`, or `ipc://@` and a short name: 107 bytes are all there are."""
 
     def link(self, graph: Graph, link: Link, reader: Stage, stream: str) -> str:
         """The reader's address; readers in a branch have one each."""

@@ -8,8 +8,11 @@ import numpy as np
 from pipeline.columns import tracks_from_buffers
 from pipeline.drawing.drawer import Drawer
 from pipeline.messages import Drawn, Dropped, Ended, Picture, Tracked, timing
+from pipeline.metrics import Counters
+from pipeline.ordering import Ordered
 from pipeline.tracking.tracks import Tracks
-from pipeline.transport.pool import Pool
+from pipeline.transport.links import Delivery
+from pipeline.transport.pool import Pool, SlotGone
 from pipeline.transport.ports import Ports
 
 _UINT8 = np.dtype(np.uint8)
@@ -18,22 +21,26 @@ _SLOTS = 4
 MakeDrawer = Callable[[tuple[int, int], float], Drawer]
 """A drawer for pictures of this height and width, shown at this rate."""
 
+_Pictured = tuple[Delivery, np.ndarray | None]
+"""A message that stands for a picture, and its pixels where it has any."""
+
 
 class Annotate:
     """Draws one stream; a frame the detector passed over shows the tracks before it."""
 
-    def __init__(self, make_drawer: MakeDrawer) -> None:
+    def __init__(self, make_drawer: MakeDrawer, counters: Counters) -> None:
         self._make_drawer = make_drawer
+        self._counters = counters
         self._drawer: Drawer | None = None
         self._drawn: Pool | None = None
         self._tracks = Tracks.empty()
+        self._pictures: Ordered[_Pictured] = Ordered(counters["pictures"])
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Draw until the stream has ended."""
         while True:
-            pictured, tracked = ports.receive("pictures"), ports.receive("tracked")
-            assert tracked is not None
-            assert pictured is not None
+            pictured, pixels = self._next_picture(ports)
+            tracked = self._next_tracks(ports)
             match tracked.message:
                 case Tracked():
                     self._tracks = tracks_from_buffers(tracked.buffers)
@@ -41,8 +48,9 @@ class Annotate:
                     self._tracks = Tracks.empty()
             match pictured.message:
                 case Picture() as picture:
+                    assert pixels is not None
                     assert picture.frame_index == tracked.message.frame_index
-                    self._draw(ports, picture)
+                    self._draw(ports, picture, pixels)
                 case Ended() as ended:
                     ports.send("drawn", ended)
             for delivery in (tracked, pictured):
@@ -50,9 +58,34 @@ class Annotate:
             if isinstance(pictured.message, Ended):
                 ports.drain()
                 return ()
+            self._counters.add("pictures")
 
-    def _draw(self, ports: Ports, picture: Picture) -> None:
-        pixels = ports.pools.view(picture.picture)
+    def _next_picture(self, ports: Ports) -> _Pictured:
+        """The picture whose turn it is, or its tombstone; what a decoder sent again comes once."""
+        while (due := next(self._pictures.due(), None)) is None:
+            delivery = ports.receive("pictures")
+            assert delivery is not None
+            message, pixels = delivery.message, None
+            try:
+                if isinstance(message, Picture):
+                    pixels = ports.pools.view(message.picture)
+            except SlotGone:  # its decoder died; the next one sends it again
+                delivery.acknowledge()
+            else:
+                if not self._pictures.put(message.frame_index, (delivery, pixels)):
+                    delivery.acknowledge()
+        return due
+
+    def _next_tracks(self, ports: Ports) -> Delivery:
+        """The tracks of that picture; what a tracker sent again comes once."""
+        while True:
+            delivery = ports.receive("tracked")
+            assert delivery is not None
+            if delivery.message.frame_index >= self._counters["pictures"]:
+                return delivery
+            delivery.acknowledge()
+
+    def _draw(self, ports: Ports, picture: Picture, pixels: np.ndarray) -> None:
         height, width, _ = pixels.shape
         if self._drawn is None or self._drawn.shape != pixels.shape:
             self._drawn = ports.pools.create(

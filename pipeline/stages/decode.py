@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """decode: packets to frames, and on a CPU straight on to the network's picture.
 
-Every decoded frame gets the next index and goes on, or leaves a tombstone with its cause.
+Every decoded frame gets the next index and goes on, or leaves a tombstone with its cause. A decoder
+that takes the place of one that died gives the frames again that have not arrived, and no others.
 """
 
 import logging
+import time
 
 from pipeline.config import SourceConfig
 from pipeline.decoding.decoder import DecodedFrame, Decoder, Undecodable, make_decoder
 from pipeline.messages import Ended, Opened, Packet, Timed
 from pipeline.metrics import Counters
+from pipeline.stages.checkpoints import Checkpoints
 from pipeline.stages.preprocess import Preprocess
 from pipeline.transport.control import Enough, Incomplete
 from pipeline.transport.links import Delivery
@@ -39,12 +42,17 @@ class Decode:
         self._live = live
         self._decoder: Decoder | None = None
         self._clock = StreamClock(live=live)
+        self._checkpoints = Checkpoints()
+        self._next_index = 0
+        self._begin_at_ns: int | None = None
+        """Time of the picture from which on frames count, where a file is taken up again."""
         self._captured_ns = 0
         self._discontinuity = False
         self._first_fault = ""
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Decode until the source has ended or the limit is reached."""
+        self._take_over(ports)
         ended: Ended | None = None
         while ended is None:
             delivery = ports.receive("packets")
@@ -65,7 +73,40 @@ class Decode:
 
     @property
     def _enough(self) -> bool:
-        return self._config.limit is not None and self._counters["decoded"] >= self._config.limit
+        return self._config.limit is not None and self._next_index >= self._config.limit
+
+    def _take_over(self, ports: Ports) -> None:
+        """Begin where a decoder that died has left the stream, if there was one.
+
+        A file is decoded again from the last checkpoint, or from its start; what has arrived is
+        not sent again. A live stream goes on with the next frame: those on their way are lost.
+        """
+        if self._live:
+            if self._counters["decoded"]:
+                self._discontinuity = True
+                self._clock.go_on(self._counters["last_pts_ns"], self._counters["last_captured_ns"])
+            self._bury(ports)
+            return
+        checkpoint = ports.checkpoint
+        self._counters.put("undecodable", checkpoint.undecodable if checkpoint else 0)
+        if checkpoint is not None:
+            self._next_index = checkpoint.frame_index
+            self._begin_at_ns = checkpoint.pts_ns
+            self._first_fault = checkpoint.first_fault
+
+    def _bury(self, ports: Ports) -> None:
+        """Leave a tombstone for every frame that a decoder before this one had decoded."""
+        first = max(self._next_index, self._preprocess.num_safe)
+        for index in range(first, self._counters["decoded"]):
+            timed = Timed(
+                stream=self._stream,
+                frame_index=index,
+                pts_ns=self._counters["last_pts_ns"],
+                duration_ns=1,
+                captured_ns=self._counters["last_captured_ns"],
+            )
+            self._preprocess.drop(ports, timed, "stage-died")
+        self._next_index = max(self._next_index, self._counters["decoded"])
 
     def _open(self, ports: Ports, opened: Opened) -> None:
         if self._decoder is not None:
@@ -74,10 +115,14 @@ class Decode:
         self._decoder = make_decoder(opened.parameters, live=self._live)
         self._preprocess.open(opened.parameters)
         self._clock.open(opened.frame_rate or _DEFAULT_RATE)
+        if ports.checkpoint is not None and not self._live:
+            self._clock.go_back(ports.checkpoint.last_pts_ns)
 
     def _decode(self, ports: Ports, packet: Packet, delivery: Delivery) -> None:
         assert self._decoder is not None
         self._captured_ns = packet.captured_ns
+        if not self._live:
+            self._checkpoints.on_packet(packet, self._counters["undecodable"], self._first_fault)
         try:
             frames = self._decoder.decode(packet, delivery.buffers[0])
         except Undecodable as error:
@@ -91,25 +136,42 @@ class Decode:
         for decoded in frames:
             if self._enough:
                 return
-            index = self._counters["decoded"]
-            self._counters.add("decoded")
-            timed = Timed(
-                stream=self._stream,
-                frame_index=index,
-                pts_ns=self._clock.pts_ns(decoded.pts_ns, self._captured_ns),
-                duration_ns=self._clock.duration_ns,
-                captured_ns=self._captured_ns,
-                discontinuity=self._discontinuity,
-            )
-            self._discontinuity = False
-            if decoded.corrupt:
-                self._preprocess.drop(ports, timed, "corrupt")
-            elif index % self._config.stride:
-                self._preprocess.skip(ports, timed, decoded.frame)
-            else:
-                self._preprocess.send(ports, timed, decoded.frame)
+            if self._begin_at_ns is not None:
+                if decoded.pts_ns != self._begin_at_ns:
+                    continue  # needs pictures from before the place where decoding began
+                self._begin_at_ns = None
+            self._emit_one(ports, decoded)
             if self._enough:
                 ports.report(Enough())
+
+    def _emit_one(self, ports: Ports, decoded: DecodedFrame) -> None:
+        index, last_pts_ns = self._next_index, self._clock.last_pts_ns
+        pts_ns = self._clock.pts_ns(decoded.pts_ns, self._captured_ns)
+        timed = Timed(
+            stream=self._stream,
+            frame_index=index,
+            pts_ns=pts_ns,
+            duration_ns=self._clock.duration_ns,
+            captured_ns=self._captured_ns,
+            discontinuity=self._discontinuity,
+        )
+        self._next_index = index + 1
+        self._discontinuity = False
+        if self._counters["decoded"] <= index:
+            self._counters.put("last_pts_ns", pts_ns)
+            self._counters.put("last_captured_ns", self._captured_ns)
+            self._counters.put("decoded", index + 1)
+        if decoded.corrupt:
+            self._preprocess.drop(ports, timed, "corrupt")
+        elif index % self._config.stride:
+            self._preprocess.skip(ports, timed, decoded.frame)
+        else:
+            self._preprocess.send(ports, timed, decoded.frame)
+        if not self._live:
+            self._checkpoints.on_frame(decoded.pts_ns, index, last_pts_ns)
+            place = self._checkpoints.due(self._preprocess.num_safe, time.monotonic())
+            if place is not None:
+                ports.report(place)
 
     def _finish(self, ports: Ports, ended: Ended) -> None:
         undecodable = self._counters["undecodable"]
@@ -123,11 +185,12 @@ class Decode:
             reason = ""
         if reason:
             ports.report(Incomplete(reason=reason))
+        self._bury(ports)
         self._preprocess.end(
             ports,
             Ended(
                 stream=self._stream,
-                frame_index=self._counters["decoded"],
+                frame_index=self._next_index,
                 complete=not reason,
                 reason=reason,
             ),
@@ -145,30 +208,39 @@ class StreamClock:
         self._live = live
         self.duration_ns = 0
         """How long one frame is shown at the declared rate."""
-        self._last_pts_ns: int | None = None
+        self.last_pts_ns: int | None = None
+        """The time given to the last frame."""
         self._last_captured_ns = 0
         self._offset_ns: int | None = 0
+
+    def go_on(self, last_pts_ns: int, last_captured_ns: int) -> None:
+        """Take up the times of a clock that was lost; a new connection follows."""
+        self.last_pts_ns, self._last_captured_ns = last_pts_ns, last_captured_ns
+
+    def go_back(self, last_pts_ns: int | None) -> None:
+        """Take up the times of a file that is decoded again from its middle."""
+        self.last_pts_ns, self._offset_ns = last_pts_ns, 0
 
     def open(self, frame_rate: float) -> None:
         """Begin a connection; its own times may start anywhere."""
         self.duration_ns = round(1e9 / frame_rate)
-        self._offset_ns = 0 if self._last_pts_ns is None else None
+        self._offset_ns = 0 if self.last_pts_ns is None else None
 
     def pts_ns(self, pts_ns: int | None, captured_ns: int) -> int:
         """The time of the next frame; a new connection goes on by the time that passed."""
-        if self._last_pts_ns is None:
+        if self.last_pts_ns is None:
             result = pts_ns or 0
         elif self._offset_ns is None or (self._live and self._stands(pts_ns)):
-            result = self._last_pts_ns + max(captured_ns - self._last_captured_ns, self.duration_ns)
+            result = self.last_pts_ns + max(captured_ns - self._last_captured_ns, self.duration_ns)
             self._offset_ns = 0 if pts_ns is None else result - pts_ns
         elif pts_ns is None:
-            result = self._last_pts_ns + self.duration_ns
+            result = self.last_pts_ns + self.duration_ns
         else:
             result = pts_ns + self._offset_ns
-        self._last_pts_ns, self._last_captured_ns = result, captured_ns
+        self.last_pts_ns, self._last_captured_ns = result, captured_ns
         return result
 
     def _stands(self, pts_ns: int | None) -> bool:
-        assert self._last_pts_ns is not None
+        assert self.last_pts_ns is not None
         assert self._offset_ns is not None
-        return pts_ns is not None and pts_ns + self._offset_ns <= self._last_pts_ns
+        return pts_ns is not None and pts_ns + self._offset_ns <= self.last_pts_ns

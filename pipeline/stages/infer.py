@@ -6,6 +6,7 @@ shape is built beside the ones that run. A frame is acknowledged when its tracks
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ import numpy as np
 from model.engines.contract import Engine
 from pipeline.errors import StageError
 from pipeline.messages import Frame, Predictions, timing
+from pipeline.transport.control import EngineBuilt
 from pipeline.transport.links import Delivery
 from pipeline.transport.pool import Lease, Pool, SlotGone
 from pipeline.transport.ports import Ports
@@ -25,7 +27,8 @@ _FLOAT32 = np.dtype(np.float32)
 _MOST_LANES = 8  # engines kept ready; each holds its weights and its activations
 _SPARE_SLOTS = 2  # results that may wait for the next stage while every request runs
 
-BuildEngine = Callable[[tuple[int, int]], Engine]
+BuildEngine = Callable[..., Engine]
+"""An engine for pictures of `image_hw`, their height and width."""
 
 
 @dataclass(slots=True)
@@ -33,7 +36,8 @@ class _Lane:
     """The frames of one shape and the engine for them."""
 
     engine: Future[Engine]
-    waiting: deque[Delivery] = field(default_factory=deque)
+    begun_s: float
+    waiting: deque[tuple[Delivery, np.ndarray]] = field(default_factory=deque)
     num_running: int = 0
     results: Pool | None = None
 
@@ -80,13 +84,18 @@ class Infer:
         if not isinstance(message, Frame):
             ports.send("predictions", message, on_acknowledged=delivery.acknowledge)
             return
+        try:
+            images = ports.pools.view(message.image)[np.newaxis]
+        except SlotGone:  # its stream ended, or its decoder died and the next one sends it again
+            delivery.acknowledge()
+            return
         shape = message.image.shape
         if shape not in self._lanes:
             self._make_room(ports)
-            engine = self._builder.submit(self._build, (shape[0], shape[1]))
+            engine = self._builder.submit(self._build, image_hw=(shape[0], shape[1]))
             engine.add_done_callback(lambda _: os.eventfd_write(self._wake, 1))
-            self._lanes[shape] = _Lane(engine)
-        self._lanes[shape].waiting.append(delivery)
+            self._lanes[shape] = _Lane(engine, time.monotonic())
+        self._lanes[shape].waiting.append((delivery, images))
 
     def _make_room(self, ports: Ports) -> None:
         """Close engines that nobody uses, the oldest first, where there are too many."""
@@ -103,6 +112,7 @@ class Infer:
                 continue
             engine = lane.engine.result()
             if lane.results is None:
+                _report(ports, engine, time.monotonic() - lane.begun_s)
                 # no stream's name holds a slash, so no stream that ends takes this pool with it
                 lane.results = ports.pools.create(
                     f"/predictions/{engine.input_shape[1]}x{engine.input_shape[2]}",
@@ -114,18 +124,10 @@ class Infer:
                 lease = lane.results.lease()
                 if lease is None:
                     break
-                self._start(ports, engine, _Job(lane, lane.waiting.popleft(), lease))
+                delivery, images = lane.waiting.popleft()
+                self._start(engine, _Job(lane, delivery, lease), images)
 
-    def _start(self, ports: Ports, engine: Engine, job: _Job) -> None:
-        message = job.delivery.message
-        assert isinstance(message, Frame)
-        try:
-            images = ports.pools.view(message.image)[np.newaxis]
-        except SlotGone:  # its stream ended while it waited
-            job.lease.cancel()
-            job.delivery.acknowledge()
-            return
-
+    def _start(self, engine: Engine, job: _Job, images: np.ndarray) -> None:
         def on_done(error: BaseException | None) -> None:
             self._done.append((job, error))
             os.eventfd_write(self._wake, 1)
@@ -162,3 +164,14 @@ class Infer:
             if not lane.engine.cancelled() and lane.engine.exception() is None:
                 lane.engine.result().close()
         os.close(self._wake)
+
+
+def _report(ports: Ports, engine: Engine, build_s: float) -> None:
+    ports.report(
+        EngineBuilt(
+            name=engine.name,
+            precision=engine.precision,
+            input_shape=engine.input_shape,
+            build_s=build_s,
+        )
+    )

@@ -25,7 +25,7 @@ from pipeline.messages import (
     Timed,
     timing,
 )
-from pipeline.metrics import Counter, Counters
+from pipeline.metrics import Counters
 from pipeline.transport.pool import Lease, Pool
 from pipeline.transport.ports import Ports
 
@@ -33,14 +33,6 @@ Canvas = Literal["rectangle", "square"]
 """The smallest rectangle that holds the pictures, or a square that suits all pictures."""
 
 _UINT8 = np.dtype(np.uint8)
-_COUNTER_OF: dict[DropCause, Counter] = {
-    "stride": "skipped_stride",
-    "late": "dropped_late",
-    "overload": "dropped_overload",
-    "corrupt": "dropped_corrupt",
-    "stage-died": "dropped_stage_died",
-    "shutdown": "dropped_shutdown",
-}
 
 
 class Preprocess:
@@ -57,6 +49,8 @@ class Preprocess:
         pictures: bool,
     ) -> None:
         self._counters = counters
+        # Who takes the place of a decoder that died sends only what has not arrived.
+        self._first = {"frames": counters.num_settled, "pictures": counters["pictures"]}
         self._image_size = image_size
         self._canvas = canvas
         self._window = window
@@ -67,6 +61,12 @@ class Preprocess:
         self._pictures: Pool | None = None
         self._owed: deque[tuple[str, AnyMessage]] = deque()
 
+    @property
+    def num_safe(self) -> int:
+        """Frames that have arrived on every link: none before this index need come again."""
+        safe = self._counters.num_settled
+        return min(safe, self._counters["pictures"]) if "pictures" in self._links else safe
+
     def open(self, parameters: CodecParameters) -> None:
         """Begin a connection."""
         self._scaler = FrameScaler(parameters.rotation_deg)
@@ -76,13 +76,8 @@ class Preprocess:
         if self._live and not self._room(ports, timed.stream):
             self.drop(ports, timed, "overload")
             return
-        source_hw = self._scaler.upright_hw(frame)
-        lease = self._image_lease(ports, timed.stream, source_hw)
-        height, width, _ = lease.slot.shape
-        letterbox = Letterbox.fit(source_hw, (height, width))
-        self._scaler.letterboxed(frame, letterbox, lease.array)
-        message = Frame(**timing(timed), image=lease.slot, source_hw=source_hw)
-        ports.send("frames", message, lease=lease)
+        if timed.frame_index >= self._first["frames"]:
+            self._send_frame(ports, timed, frame)
         self._send_picture(ports, timed, frame)
 
     def skip(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
@@ -90,15 +85,15 @@ class Preprocess:
         if self._live and not self._room(ports, timed.stream):
             self.drop(ports, timed, "stride")
             return
-        self._counters.add(_COUNTER_OF["stride"])
-        ports.send("frames", Dropped(**timing(timed), cause="stride"))
+        if timed.frame_index >= self._first["frames"]:
+            ports.send("frames", Dropped(**timing(timed), cause="stride"))
         self._send_picture(ports, timed, frame)
 
     def drop(self, ports: Ports, timed: Timed, cause: DropCause) -> None:
         """Leave a tombstone on every link."""
-        self._counters.add(_COUNTER_OF[cause])
         for link in self._links:
-            self._owed.append((link, Dropped(**timing(timed), cause=cause)))
+            if timed.frame_index >= self._first[link]:
+                self._owed.append((link, Dropped(**timing(timed), cause=cause)))
         self._pay(ports, wait=not self._live)
 
     def end(self, ports: Ports, ended: Ended) -> None:
@@ -123,8 +118,17 @@ class Preprocess:
             ports.send(link, message)
             self._owed.popleft()
 
+    def _send_frame(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
+        source_hw = self._scaler.upright_hw(frame)
+        lease = self._image_lease(ports, timed.stream, source_hw)
+        height, width, _ = lease.slot.shape
+        letterbox = Letterbox.fit(source_hw, (height, width))
+        self._scaler.letterboxed(frame, letterbox, lease.array)
+        message = Frame(**timing(timed), image=lease.slot, source_hw=source_hw)
+        ports.send("frames", message, lease=lease)
+
     def _send_picture(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
-        if "pictures" not in self._links:
+        if "pictures" not in self._links or timed.frame_index < self._first["pictures"]:
             return
         shape = (*self._scaler.upright_hw(frame), 3)
         if self._pictures is None or self._pictures.shape != shape:

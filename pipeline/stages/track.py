@@ -1,21 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """track: identities over time, one stream in its own order.
 
-What comes early waits unacknowledged, so that the window bounds it too.
+What comes early waits unacknowledged, so that the window bounds it too; what comes twice, because
+a stage before this one was replaced, counts once. Here every frame is settled: as tracked, or
+skipped or dropped with its cause.
 """
 
 from collections.abc import Callable
 
 from pipeline.columns import detections_from_buffers, tracks_to_buffers
-from pipeline.messages import Dropped, Ended, Found, Tracked, timing
-from pipeline.metrics import Counters
+from pipeline.messages import DropCause, Dropped, Ended, Found, Tracked, timing
+from pipeline.metrics import Counter, Counters
 from pipeline.ordering import Ordered
 from pipeline.tracking.tracker import Tracker
 from pipeline.transport.links import Delivery
 from pipeline.transport.ports import Ports
 
-MakeTracker = Callable[[float], Tracker]
-"""A tracker for frames that come at this rate."""
+MakeTracker = Callable[[float, int], Tracker]
+"""A tracker for frames that come at this rate, after so many identities were given."""
+
+_COUNTER_OF: dict[DropCause, Counter] = {
+    "stride": "skipped_stride",
+    "late": "dropped_late",
+    "overload": "dropped_overload",
+    "corrupt": "dropped_corrupt",
+    "stage-died": "dropped_stage_died",
+    "shutdown": "dropped_shutdown",
+}
 
 
 class Track:
@@ -25,14 +36,15 @@ class Track:
         self._make_tracker = make_tracker
         self._counters = counters
         self._tracker: Tracker | None = None
-        self._ordered: Ordered[Delivery] = Ordered()
+        self._ordered: Ordered[Delivery] = Ordered(counters.num_settled)
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Track until the stream has ended."""
         while True:
             delivery = ports.receive("found")
             assert delivery is not None
-            self._ordered.put(delivery.message.frame_index, delivery)
+            if not self._ordered.put(delivery.message.frame_index, delivery):
+                delivery.acknowledge()
             for due in self._ordered.due():
                 self._handle(ports, due)
                 due.acknowledge()
@@ -46,17 +58,22 @@ class Track:
                 tracker = self._tracker_for(found)
                 tracks = tracker.update(detections_from_buffers(due.buffers), found.pts_ns)
                 ports.send("tracked", Tracked(**timing(found)), tracks_to_buffers(tracks))
+                highest = int(tracks.track_id.max(initial=0))
+                self._counters.put("identities", max(self._counters["identities"], highest))
                 self._counters.add("tracked")
             case Dropped() as dropped:
                 if dropped.discontinuity and self._tracker is not None:
                     self._tracker.reset()
                 ports.send("tracked", dropped)
+                self._counters.add(_COUNTER_OF[dropped.cause])
             case Ended() as ended:
                 ports.send("tracked", ended)
 
     def _tracker_for(self, message: Found) -> Tracker:
         if self._tracker is None:
-            self._tracker = self._make_tracker(1e9 / message.duration_ns)
+            self._tracker = self._make_tracker(
+                1e9 / message.duration_ns, self._counters["identities"]
+            )
         elif message.discontinuity:
             self._tracker.reset()
         return self._tracker

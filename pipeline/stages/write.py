@@ -84,12 +84,15 @@ class WriteTracks:
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Write until the stream has ended."""
+        wanted = 0
         sink = self._open_sink()
         try:
             while True:
                 delivery = ports.receive("tracked")
                 assert delivery is not None
-                if isinstance(delivery.message, Tracked):
+                again = delivery.message.frame_index < wanted  # from a tracker's successor
+                wanted = max(wanted, delivery.message.frame_index + 1)
+                if isinstance(delivery.message, Tracked) and not again:
                     sink.write(delivery.message, tracks_from_buffers(delivery.buffers))
                 if isinstance(delivery.message, Ended):
                     outputs = sink.finish()

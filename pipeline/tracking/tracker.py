@@ -59,6 +59,7 @@ def make_tracker(
     frame_rate: float,
     lost_s: float = 1.0,
     camera_motion: bool = False,
+    num_identities: int = 0,
 ) -> Tracker:
     """Return a new tracker for one stream.
 
@@ -70,6 +71,7 @@ def make_tracker(
         frame_rate: Frames a second that reach the tracker, after any stride.
         lost_s: Time for which a track without boxes keeps its identity, at least two frames.
         camera_motion: Whether botsort compensates the motion of the camera (five times the cost).
+        num_identities: Identities that were given before, by a tracker whose place this one takes.
     """
     if not 0 <= min_score <= 1:
         raise ValueError(f"min_score must be in [0, 1], got {min_score}")
@@ -86,7 +88,8 @@ def make_tracker(
             frame_rate=frame_rate,
             lost_s=max(lost_s, 2 / frame_rate),
             camera_motion=camera_motion,
-        )
+        ),
+        num_identities,
     )
 
 
@@ -112,9 +115,9 @@ class _Untracked:
 class _Tracked:
     """The library's association behind our promises."""
 
-    def __init__(self, association: Association) -> None:
+    def __init__(self, association: Association, num_identities: int) -> None:
         self._association = association
-        self._num_identities = 0
+        self._num_identities = num_identities
         self._own_id: dict[int, int] = {}
         """Our identity of each of the library's living tracks."""
         self._last_ns: int | None = None

@@ -25,6 +25,34 @@ class StreamFacts(Report, frozen=True, kw_only=True, tag=True):
     duration_s: float
 
 
+class EngineBuilt(Report, frozen=True, kw_only=True, tag=True):
+    """What an engine turned out to be."""
+
+    name: str
+    precision: str
+    input_shape: tuple[int, int, int, int]
+    build_s: float
+
+
+class Checkpoint(Report, frozen=True, kw_only=True, tag=True):
+    """Where a decoder that takes the place of another may begin a file anew.
+
+    Decoding from this keyframe gives every frame again that is not safe yet, and the same.
+    """
+
+    packet: int
+    """Number of the keyframe's packet."""
+    pts_ns: int
+    """By which the keyframe's picture is known."""
+    frame_index: int
+    """Index of the keyframe's picture."""
+    last_pts_ns: int | None
+    """Time of the frame before it."""
+    undecodable: int
+    """Packets before it that could not be decoded."""
+    first_fault: str
+
+
 class Enough(Report, frozen=True, kw_only=True, tag=True):
     """A stage needs no more of its stream; the source may stop."""
 
@@ -64,12 +92,24 @@ class Forget(Command, frozen=True, kw_only=True, tag=True):
     stream: str
 
 
+class Reconnect(Command, frozen=True, kw_only=True, tag=True):
+    """Another reader has taken the place of the one at this address: send again."""
+
+    address: str
+
+
+class Unmap(Command, frozen=True, kw_only=True, tag=True):
+    """A pool whose writer died is gone: map it no longer."""
+
+    pool: str
+
+
 class Close(Command, frozen=True, kw_only=True, tag=True):
     """Leave now."""
 
 
-AnyReport = Ready | StreamFacts | Enough | Incomplete | Finished | Failed
-AnyCommand = Stop | Forget | Close
+AnyReport = Ready | StreamFacts | EngineBuilt | Checkpoint | Enough | Incomplete | Finished | Failed
+AnyCommand = Stop | Forget | Reconnect | Unmap | Close
 
 _LINGER_MS = 1000
 _encoder = msgspec.msgpack.Encoder()

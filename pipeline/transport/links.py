@@ -13,6 +13,7 @@ again; the trunk never blocks on one stream because each stream's window fits th
 leaves the trunk.
 """
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ from pipeline.messages import AnyMessage, Buffers, pack, unpack
 
 _HELLO, _MESSAGE = b"H", b"M"
 _LINGER_MS = 1000
+_RETRY_MS = 10  # a reader may bind later than its writers connect
 _GRANT, _RELEASE, _ACKNOWLEDGE = b"G", b"R", b"A"
 
 
@@ -40,6 +42,8 @@ class Inlet:
         self.socket = context.socket(zmq.ROUTER)
         _unlimited(self.socket)
         self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        if address.startswith("ipc:"):
+            self.socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
         self.socket.bind(address)
         self._depth = depth
 
@@ -101,6 +105,7 @@ class Delivery:
 
 @dataclass(slots=True)
 class _Sent:
+    parts: Sequence[bytes | memoryview]
     on_released: Callable[[], None]
     on_acknowledged: Callable[[], None]
     released: bool = False
@@ -109,8 +114,8 @@ class _Sent:
 class Outlet:
     """The writing end, connected to one reader.
 
-    Where the reader is gone, messages are kept unanswered until the supervisor speaks; a callback
-    may answer deliveries, but not send.
+    Where the reader is gone, messages are kept unanswered until the supervisor speaks: they are
+    sent again to its successor, or given up. A callback may answer deliveries, but not send.
     """
 
     def __init__(
@@ -120,13 +125,10 @@ class Outlet:
         writer: str,
         window: int | None,
     ) -> None:
-        self.socket = context.socket(zmq.DEALER)
-        _unlimited(self.socket)
-        # Answers meant for a writer of this name that died must not count for its successor.
-        identity = f"{writer}#{secrets.token_hex(4)}"
-        self.socket.setsockopt(zmq.ROUTING_ID, identity.encode())
-        self.socket.connect(address)
-        self._push((_HELLO,))
+        self._context = context
+        self._address = address
+        self._writer = writer
+        self.socket = self._connect()
         self._credits = 0
         self._window = window
         self._next = 0
@@ -156,8 +158,9 @@ class Outlet:
         self._credits -= 1
         number = self._next
         self._next += 1
-        self._sent[number] = _Sent(on_released, on_acknowledged)
-        self._push((_MESSAGE, number.to_bytes(8), header, *buffers))
+        parts = (_MESSAGE, number.to_bytes(8), header, *buffers)
+        self._sent[number] = _Sent(parts, on_released, on_acknowledged)
+        self._push(parts)
 
     def collect(self) -> None:
         """Handle the answers that have come, without waiting."""
@@ -165,13 +168,19 @@ class Outlet:
             kind, value = self.socket.recv_multipart(zmq.NOBLOCK)
             number = int.from_bytes(value)
             if kind == _GRANT:
-                self._credits += number
+                self._granted(number)
             elif kind == _RELEASE and number in self._sent:
                 self._release(self._sent[number])
             elif kind == _ACKNOWLEDGE and number in self._sent:
                 sent = self._sent.pop(number)
                 self._release(sent)
                 sent.on_acknowledged()
+
+    def reconnect(self) -> None:
+        """Turn to the reader that took the place of the last, and send again what it must have."""
+        self.socket.close(linger=0)
+        self.socket = self._connect()
+        self._credits = 0
 
     def abandon(self) -> None:
         """Give up on the reader: everything sent counts as answered, then the socket closes."""
@@ -185,6 +194,27 @@ class Outlet:
         """Close the socket."""
         self.socket.close()
 
+    def _connect(self) -> zmq.Socket[bytes]:
+        """A connection under a name of its own.
+
+        Answers meant for a writer that died, or for a connection before, must not count here.
+        """
+        socket = self._context.socket(zmq.DEALER)
+        _unlimited(socket)
+        socket.setsockopt(zmq.RECONNECT_IVL, _RETRY_MS)
+        socket.setsockopt(zmq.ROUTING_ID, f"{self._writer}#{secrets.token_hex(4)}".encode())
+        socket.connect(self._address)
+        with suppress(zmq.Again):
+            socket.send_multipart((_HELLO,), zmq.NOBLOCK)
+        return socket
+
+    def _granted(self, depth: int) -> None:
+        """Begin with a reader: what an earlier one has not acknowledged takes its credits first."""
+        self._credits = depth - len(self._sent)
+        for sent in self._sent.values():
+            sent.released = False
+            self._push(sent.parts)
+
     def _push(self, parts: Sequence[bytes | memoryview]) -> None:
         with suppress(zmq.Again):  # the reader is gone; whether to forget it is not ours to say
             self.socket.send_multipart(parts, zmq.NOBLOCK)
@@ -193,7 +223,8 @@ class Outlet:
         if not sent.released:
             sent.released = True
             self._credits += 1
-            sent.on_released()
+            on_released, sent.on_released = sent.on_released, _nothing
+            on_released()
 
 
 def _unlimited(socket: zmq.Socket[bytes]) -> None:

@@ -4,14 +4,15 @@
 A pool is a memory file (`memfd_create`) whose pages are reserved when it is made, so that a
 machine without room says so then and not in the middle of a run. One stage leases slots and
 fills them; a published slot is read-only; it is free again when every reader has let go of it.
-The ledger at the head of the file (generation and holders of each slot) outlives its stages.
+The ledger at the head of the file (generation and holders of each slot) has one writer, the stage
+that leases, and outlives it: the file belongs to the supervisor.
 """
 
 import mmap
 import os
-import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class SlotGone(PipelineError):  # noqa: N818 - it is a fact about the slot
     """The pool was given back: the stream it belonged to is over."""
 
 
+_LEDGER = np.dtype([("generation", np.uint64), ("holders", np.uint64)])
 _WRITER = 1  # the holder bit of the stage that fills the slot; readers take the bits above it
 
 
@@ -59,32 +61,88 @@ class Lease:
             self.pool.free(index)
 
 
-class Pool:
-    """`count` slots of one shape and type; leased by one stage, read by any."""
+@dataclass(frozen=True)
+class PoolFile:
+    """A memory file laid out as `num_slots` arrays of one shape and type behind their ledger."""
 
-    def __init__(self, name: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> None:
-        """Reserve the memory.
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    num_slots: int
+    descriptor: int
+
+    @classmethod
+    def reserve(cls, name: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> "PoolFile":
+        """Make the file and have its pages.
 
         Raises:
             PipelineError: the machine has no room for it.
         """
-        self.name = name
-        self.shape = shape
-        self.dtype = dtype
-        self.num_slots = count
-        self._slot_bytes = _page_aligned(int(np.prod(shape)) * dtype.itemsize)
-        ledger_type = np.dtype([("generation", np.uint64), ("holders", np.uint64)])
-        self._head_bytes = _page_aligned(count * ledger_type.itemsize)
-        self.num_bytes = self._head_bytes + count * self._slot_bytes
+        file = cls(name, shape, dtype, count, descriptor=-1)
         try:
-            self.descriptor, self._memory = _reserve(f"sightline-{name}", self.num_bytes)
+            file = replace(file, descriptor=os.memfd_create("sightline-pool", os.MFD_CLOEXEC))
+            os.posix_fallocate(file.descriptor, 0, file.num_bytes)
         except OSError as error:
-            raise PipelineError(
-                f"pool {name}: cannot reserve {self.num_bytes >> 20} MiB ({error.strerror}); "
-                "use fewer streams, a smaller image_size or shallower queues"
-            ) from error
-        self.ledger = np.frombuffer(self._memory, ledger_type, count)
-        self._free = deque(range(count))
+            if file.descriptor >= 0:
+                os.close(file.descriptor)
+            raise _no_room(file, error) from error
+        return file
+
+    @cached_property
+    def slot_bytes(self) -> int:
+        """Bytes from one slot to the next."""
+        return _page_aligned(int(np.prod(self.shape)) * self.dtype.itemsize)
+
+    @cached_property
+    def head_bytes(self) -> int:
+        """Bytes before the first slot, where the ledger lies."""
+        return _page_aligned(self.num_slots * _LEDGER.itemsize)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        return self.head_bytes + self.num_slots * self.slot_bytes
+
+    def map(self) -> mmap.mmap:
+        """The file in this process's memory.
+
+        Raises:
+            PipelineError: the process may have no more memory.
+        """
+        try:
+            return mmap.mmap(self.descriptor, self.num_bytes)
+        except OSError as error:
+            raise _no_room(self, error) from error
+
+
+class Pool:
+    """A pool in this process's memory; leased by the stage that made it, read by any."""
+
+    def __init__(self, file: PoolFile) -> None:
+        """Map the file, which may be closed thereafter.
+
+        Raises:
+            PipelineError: the process may have no more memory.
+        """
+        self.file = file
+        self._memory = file.map()
+        self.ledger = np.frombuffer(self._memory, _LEDGER, file.num_slots)
+        self._free = deque(range(file.num_slots))
+
+    @property
+    def name(self) -> str:
+        """The pool's name, by which slots refer to it."""
+        return self.file.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array in each slot."""
+        return self.file.shape
+
+    @property
+    def num_slots(self) -> int:
+        """How many slots there are."""
+        return self.file.num_slots
 
     def lease(self) -> Lease | None:
         """Take a free slot for writing; None where all are held."""
@@ -117,76 +175,21 @@ class Pool:
         """Put a slot back."""
         self._free.append(index)
 
-    def close(self) -> None:
-        """Give the memory back as soon as the last array on it is gone."""
-        os.close(self.descriptor)
-
     @property
     def num_held(self) -> int:
         """Slots that somebody holds."""
         return int(np.count_nonzero(self.ledger["holders"]))
 
     def _array(self, index: int) -> np.ndarray:
-        start = self._head_bytes + index * self._slot_bytes
-        return np.ndarray(self.shape, self.dtype, self._memory, start)
+        start = self.file.head_bytes + index * self.file.slot_bytes
+        return np.ndarray(self.shape, self.file.dtype, self._memory, start)
 
 
-class Pools:
-    """Every pool of a run; owned by the supervisor, asked by the stages."""
-
-    def __init__(self) -> None:
-        self._pools: dict[str, Pool] = {}
-        self._lock = threading.Lock()
-
-    def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> Pool:
-        """Make a pool; a name that exists gets a number, since old slots may still be read."""
-        with self._lock:
-            unique, number = name, 1
-            while unique in self._pools:
-                number += 1
-                unique = f"{name}~{number}"
-            pool = self._pools[unique] = Pool(unique, shape, dtype, count)
-            return pool
-
-    def view(self, slot: Slot) -> np.ndarray:
-        """The published contents of a slot, read-only.
-
-        Raises:
-            SlotGone: the pool was discarded.
-        """
-        pool = self._pools.get(slot.pool)
-        if pool is None:
-            raise SlotGone(f"pool {slot.pool} is gone")
-        return pool.view(slot)
-
-    def discard(self, prefix: str) -> None:
-        """Forget the pools whose names begin so; arrays on them stay readable."""
-        with self._lock:
-            for name in [name for name in self._pools if name.startswith(prefix)]:
-                self._pools.pop(name).close()
-
-    def close(self) -> None:
-        """Forget them all."""
-        with self._lock:
-            for pool in self._pools.values():
-                pool.close()
-            self._pools.clear()
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory reserved by all pools."""
-        return sum(pool.num_bytes for pool in tuple(self._pools.values()))
-
-
-def _reserve(name: str, num_bytes: int) -> tuple[int, mmap.mmap]:
-    """A memory file whose pages are there, and its mapping."""
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-    try:
-        os.posix_fallocate(descriptor, 0, num_bytes)
-        return descriptor, mmap.mmap(descriptor, num_bytes)
-    except OSError:
-        os.close(descriptor)
-        raise
+def _no_room(file: PoolFile, error: OSError) -> PipelineError:
+    return PipelineError(
+        f"pool {file.name}: cannot reserve {file.num_bytes >> 20} MiB ({error.strerror}); "
+        "use fewer streams, a smaller image_size or shallower queues"
+    )
 
 
 def _page_aligned(num_bytes: int) -> int:

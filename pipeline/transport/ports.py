@@ -13,9 +13,19 @@ import zmq
 
 from pipeline.messages import AnyMessage, Buffers
 from pipeline.topology import Link
-from pipeline.transport.control import AnyReport, Close, ControlLine, Forget, Stop
+from pipeline.transport.control import (
+    AnyReport,
+    Checkpoint,
+    Close,
+    ControlLine,
+    Forget,
+    Reconnect,
+    Stop,
+    Unmap,
+)
 from pipeline.transport.links import Delivery, Inlet, Outlet
-from pipeline.transport.pool import Lease, Pool, Pools
+from pipeline.transport.memory import Pools
+from pipeline.transport.pool import Lease, Pool
 
 Context = zmq.Context[zmq.Socket[bytes]]
 FOREVER_MS = -1
@@ -61,6 +71,10 @@ class Ports:
         routes: Mapping[str, Route],
     ) -> None:
         self.name = name
+        self.checkpoint: Checkpoint | None = None
+        """Where a stage that died left off, for the one that takes its place."""
+        self.busy_since_s: float | None = None
+        """When the stage began to work on what it has; None while it waits."""
         self.pools = pools
         self.usage = Usage()
         self._stopping = False
@@ -188,6 +202,7 @@ class Ports:
         may look at its slots.
         """
         self._gone.add(stream)
+        self.pools.forget(f"{stream}/")
         for link, route in self._routes.items():
             self._connections.pop((link, stream), None)
             for address in set(route.addresses(stream)) - set(route.addresses(_TRUNK)):
@@ -221,7 +236,9 @@ class Ports:
     def _poll(self, also: Sequence[zmq.Socket[bytes] | int], timeout_ms: int) -> set[object]:
         outlets = tuple(self._outlets.values())
         sockets = [self._control.socket, *(outlet.socket for outlet in outlets), *also]
+        self.busy_since_s = None
         events = zmq.zmq_poll([(socket, zmq.POLLIN) for socket in sockets], timeout_ms)
+        self.busy_since_s = time.monotonic()
         ready: set[object] = {socket for socket, _ in events}
         for outlet in outlets:
             if outlet.socket in ready:
@@ -242,6 +259,11 @@ class Ports:
                     self._stopping = True
                 case Forget(stream=stream):
                     self.forget(stream)
+                case Reconnect(address=address):
+                    if address in self._outlets:
+                        self._outlets[address].reconnect()
+                case Unmap(pool=pool):
+                    self.pools.forget(pool)
 
 
 def _releaser(lease: Lease | None, reader: int) -> Callable[[], None]:

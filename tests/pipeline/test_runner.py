@@ -14,12 +14,10 @@ from PIL import Image
 from model.config import ModelConfig
 from model.suppression import suppress
 from pipeline.config import OutputConfig, PipelineConfig, SourceConfig, TrackingConfig
-from pipeline.decoding.inputs import Source
 from pipeline.errors import SinkError
 from pipeline.job import Job
 from pipeline.messages import Tracked
 from pipeline.sinks.mot import MotWriter
-from pipeline.stages.write import HandOver
 from pipeline.tracking.tracks import Tracks
 from tests.pipeline.scenes import (
     Once,
@@ -247,18 +245,15 @@ def test_a_stream_whose_sink_is_slow_holds_up_no_other(tmp_path: Path, weights: 
     done = threading.Event()
     seen = {"slow": 0, "fast": 0}
 
-    def sink(_: Source) -> HandOver:
-        def take(frame: Tracked, __: Tracks) -> None:
-            if frame.stream == "slow":
-                assert done.wait(30), "the fast stream waited for the slow one"
-            seen[frame.stream] += 1
-            if seen["fast"] == 80:
-                done.set()
-
-        return HandOver(take)
+    def take(frame: Tracked, __: Tracks) -> None:
+        if frame.stream == "slow":
+            assert done.wait(30), "the fast stream waited for the slow one"
+        seen[frame.stream] += 1
+        if seen["fast"] == 80:
+            done.set()
 
     config = make_config(weights, tmp_path)
-    job = Job(config, [str(clip) for clip in clips], open_sink=sink)
+    job = Job(config, [str(clip) for clip in clips], take=take)
     job.run()
     assert job.complete, [state.reason for state in job.streams]
     assert seen == {"slow": 80, "fast": 80}
@@ -320,7 +315,7 @@ def test_engines_of_many_shapes_do_not_pile_up(
     )
     job = run_job(config, *clips)
     assert job.complete, [state.reason for state in job.streams]
-    assert len(job.engines.built) == 12
+    assert len(job.supervisor.engines) == 12
     assert most <= 8
     assert open_now == 0
 
@@ -330,7 +325,7 @@ def test_single_images_share_one_engine(tmp_path: Path, weights: Path) -> None:
         Image.new("RGB", (100 + 90 * number, 120)).save(tmp_path / f"{number}.png")
     job = run_job(make_config(weights, tmp_path), *sorted(tmp_path.glob("*.png")))
     assert job.complete
-    assert [engine.input_shape for engine in job.engines.built] == [(1, 160, 160, 3)]
+    assert [engine.input_shape for engine in job.supervisor.engines] == [(1, 160, 160, 3)]
 
 
 def test_a_folder_of_images_is_one_stream_in_natural_order(tmp_path: Path, weights: Path) -> None:
@@ -393,7 +388,7 @@ def test_the_window_bounds_the_frames_on_their_way(tmp_path: Path, weights: Path
 
     config = make_config(weights, tmp_path, window=4)
     clip = make_scene(tmp_path / "a.mp4", num_frames=100)
-    job = Job(config, [str(clip)], open_sink=lambda _: HandOver(take))
+    job = Job(config, [str(clip)], take=take)
 
     def watch() -> None:
         nonlocal most

@@ -15,11 +15,11 @@ def make(stream: str) -> Worker:
 FRAMES = Link("frames", Frame, depth=8, window=8)
 FOUND = Link("found", Found, depth=8)
 TRACKED = Link("tracked", Tracked, depth=16)
-INFER = Stage("infer", (FRAMES,), (FOUND,), make)
-SOURCE = Stage("source", (), (FRAMES,), make)
-TRACK = Stage("track", (FOUND,), (TRACKED,), make)
-WRITE = Stage("write", (TRACKED,), (), make)
-DRAW = Stage("draw", (TRACKED,), (), make)
+INFER = Stage("infer", "trunk", (FRAMES,), (FOUND,), make)
+SOURCE = Stage("source", "read", (), (FRAMES,), make)
+TRACK = Stage("track", "track", (FOUND,), (TRACKED,), make)
+WRITE = Stage("write", "sinks", (TRACKED,), (), make)
+DRAW = Stage("draw", "sinks", (TRACKED,), (), make)
 GRAPH = Graph((INFER,), (SOURCE, TRACK, WRITE, DRAW))
 
 
@@ -28,6 +28,13 @@ def test_a_graph_lists_its_stages_and_links_once() -> None:
     assert GRAPH.links == (FOUND, FRAMES, TRACKED)
     assert GRAPH.readers(TRACKED) == (WRITE, DRAW)
     assert GRAPH.readers(FRAMES) == (INFER,)
+
+
+def test_readers_of_a_group_come_before_their_writers() -> None:
+    assert GRAPH.groups(GRAPH.trunk) == ("trunk",)
+    assert GRAPH.groups(GRAPH.branch) == ("sinks", "track", "read")
+    assert GRAPH.group("sinks") == (DRAW, WRITE)
+    assert GRAPH.writer(TRACKED) == TRACK
 
 
 def test_a_graph_is_printed_as_a_line_a_stage() -> None:
@@ -92,7 +99,6 @@ def test_each_reader_has_an_address_and_each_stream_one_in_the_branch() -> None:
     }
     assert len(seen) == 1 + 3 * 2
     assert all(address.startswith("inproc://run/") for address in seen)
-    assert addresses.control() not in seen
     both = [addresses.link(GRAPH, FRAMES, INFER, stream) for stream in ("yard", "gate")]
     assert both[0] == both[1]
 
@@ -101,4 +107,4 @@ def test_the_address_of_a_stream_of_any_name_fits_a_socket_path() -> None:
     addresses = Addresses("ipc:///run/user/1000/sightline-5f3a9c")
     address = addresses.link(GRAPH, TRACKED, WRITE, "ä/ö" * 60)
     assert len(address.removeprefix("ipc://").encode()) <= 107
-    assert address.count("/") == addresses.control().count("/")
+    assert address.startswith(addresses.base)

@@ -11,7 +11,8 @@ from pipeline.messages import Ended, Found, Picture
 from pipeline.topology import Link
 from pipeline.transport.control import AnyCommand, ControlDesk, ControlLine, Ready
 from pipeline.transport.links import Delivery
-from pipeline.transport.pool import Lease, Pool, Pools
+from pipeline.transport.memory import PoolDesk, Pools
+from pipeline.transport.pool import Lease, Pool
 from pipeline.transport.ports import Context, Ports, Route
 
 TIMEOUT_S = 20
@@ -25,7 +26,8 @@ class Rig:
     def __init__(self, base: str) -> None:
         self.base = base
         self.context: Context = zmq.Context()
-        self.pools = Pools()
+        self.pool_desk = PoolDesk()
+        self.pools = Pools(self.pool_desk)
         self.desk = ControlDesk(self.context, f"{base}/control")
         self._threads = ThreadPoolExecutor(4)
         self._open: list[tuple[Ports, ControlLine]] = []
@@ -98,7 +100,7 @@ class Rig:
         self.desk.close()
         terminating = ThreadPoolExecutor(1).submit(self.context.term)
         terminating.result(TIMEOUT_S)
-        self.pools.close()
+        self.pool_desk.close()
 
 
 def found(index: int = 0, stream: str = "yard") -> Found:

@@ -15,15 +15,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from pipeline.errors import PipelineError
-from pipeline.transport.pool import Lease, Pool, Pools, SlotGone
+from pipeline.transport.memory import PoolDesk, Pools
+from pipeline.transport.pool import Lease, Pool, SlotGone
 from tests.pipeline.transport.rig import UINT8, leased
 
 
 @pytest.fixture
-def pools() -> Iterator[Pools]:
-    pools = Pools()
-    yield pools
-    pools.close()
+def desk() -> Iterator[PoolDesk]:
+    desk = PoolDesk()
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+def pools(desk: PoolDesk) -> Pools:
+    return Pools(desk)
 
 
 def descriptors() -> int:
@@ -135,7 +141,7 @@ def test_a_discarded_pool_is_gone_but_arrays_on_it_stay_readable(pools: Pools) -
     lease.release(0)
 
 
-def test_a_second_pool_of_a_name_is_another_pool(pools: Pools) -> None:
+def test_a_second_pool_of_a_name_is_another_pool(desk: PoolDesk, pools: Pools) -> None:
     first = leased(pools.create("yard/images", (4,), UINT8, 1), 1)
     second = leased(pools.create("yard/images", (2,), UINT8, 1), 2)
     third = pools.create("yard/images", (3,), UINT8, 1)
@@ -143,10 +149,10 @@ def test_a_second_pool_of_a_name_is_another_pool(pools: Pools) -> None:
     assert pools.view(first.slot).tolist() == [1] * 4
     assert pools.view(second.slot).tolist() == [2] * 2
     pools.discard("yard/")
-    assert pools.num_bytes == 0
+    assert desk.num_bytes == 0
 
 
-def test_pools_made_at_the_same_time_have_names_of_their_own(pools: Pools) -> None:
+def test_pools_made_at_the_same_time_have_names_of_their_own(desk: PoolDesk, pools: Pools) -> None:
     made: list[Pool] = []
     threads = [
         threading.Thread(target=lambda: made.append(pools.create("p", (1,), UINT8, 1)))
@@ -157,13 +163,15 @@ def test_pools_made_at_the_same_time_have_names_of_their_own(pools: Pools) -> No
     for thread in threads:
         thread.join()
     assert len({pool.name for pool in made}) == 16
-    assert pools.num_bytes == sum(pool.num_bytes for pool in made)
+    assert desk.num_bytes == sum(pool.file.num_bytes for pool in made)
 
 
-def test_the_memory_is_there_before_it_is_used(pools: Pools) -> None:
+def test_the_memory_is_there_before_it_is_used(desk: PoolDesk, pools: Pools) -> None:
     pool = pools.create("yard/images", (1 << 20,), UINT8, 4)
-    assert os.fstat(pool.descriptor).st_blocks * 512 >= 4 << 20
-    assert pools.num_bytes >= 4 << 20
+    descriptor = desk.open(pool.name).descriptor
+    assert os.fstat(descriptor).st_blocks * 512 >= 4 << 20
+    os.close(descriptor)
+    assert desk.num_bytes >= 4 << 20
 
 
 def refuse(*_: object) -> None:
@@ -172,7 +180,7 @@ def refuse(*_: object) -> None:
 
 @pytest.mark.parametrize("call", ["os.memfd_create", "os.posix_fallocate", "mmap.mmap"])
 def test_a_pool_that_cannot_be_had_is_one_line(
-    pools: Pools, call: str, monkeypatch: pytest.MonkeyPatch
+    desk: PoolDesk, pools: Pools, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = descriptors()
     monkeypatch.setattr(call, refuse)
@@ -181,7 +189,7 @@ def test_a_pool_that_cannot_be_had_is_one_line(
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
     assert descriptors() == before
-    assert pools.num_bytes == 0
+    assert desk.num_bytes == 0
     assert pools.create("yard/images", (4,), UINT8, 1).name == "yard/images"
 
 
@@ -197,13 +205,15 @@ def test_a_machine_without_room_says_so(pools: Pools) -> None:
 
 def test_no_descriptor_is_left() -> None:
     before = descriptors()
-    pools = Pools()
+    desk = PoolDesk()
+    pools = Pools(desk)
     for number in range(20):
         leased(pools.create(f"stream{number}/images", (64,), UINT8, 2)).publish(1)
     assert descriptors() > before
     for number in range(10):
         pools.discard(f"stream{number}/")
-    pools.close()
+    desk.close()
+    pools.forget_all()
     assert descriptors() == before
 
 
@@ -215,7 +225,8 @@ class SlotsInUse(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = Pool("yard/images", (8,), UINT8, 3)
+        self.desk = PoolDesk()
+        self.pool = Pools(self.desk).create("yard/images", (8,), UINT8, 3)
         self.holders: Counter[int] = Counter()
         self.mark = 0
 
@@ -261,7 +272,7 @@ class SlotsInUse(RuleBasedStateMachine):
         assert self.pool.num_held == len(+self.holders)
 
     def teardown(self) -> None:
-        self.pool.close()
+        self.desk.close()
 
 
 TestSlotsInUse = SlotsInUse.TestCase

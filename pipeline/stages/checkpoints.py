@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Places of a file from which decoding can begin anew and give the same frames.
+
+A keyframe's picture and all that are shown after it can be decoded without what came before it in
+the file. The place reported is one keyframe further back than needed, for streams whose keyframes
+need some pictures to recover (open groups of pictures, intra refresh).
+"""
+
+from collections import deque
+
+from pipeline.messages import Packet
+from pipeline.transport.control import Checkpoint
+
+_PERIOD_S = 0.5
+_MOST_PACKETS = 64  # keyframes whose pictures have not come out of the decoder
+
+
+class Checkpoints:
+    """Follows one decoder."""
+
+    def __init__(self) -> None:
+        self._packets: dict[int, Checkpoint] = {}
+        """What is known of a keyframe when its packet comes, by its time."""
+        self._places: deque[Checkpoint] = deque()
+        self._reported_s = 0.0
+
+    def on_packet(self, packet: Packet, undecodable: int, first_fault: str) -> None:
+        """Note a packet that is about to be decoded."""
+        if not packet.keyframe or packet.pts_ns is None or packet.pts_ns in self._packets:
+            return
+        self._packets[packet.pts_ns] = Checkpoint(
+            packet=packet.frame_index,
+            pts_ns=packet.pts_ns,
+            frame_index=-1,
+            last_pts_ns=None,
+            undecodable=undecodable,
+            first_fault=first_fault,
+        )
+        if len(self._packets) > _MOST_PACKETS:
+            del self._packets[next(iter(self._packets))]
+
+    def on_frame(self, pts_ns: int | None, frame_index: int, last_pts_ns: int | None) -> None:
+        """Note a frame; `last_pts_ns` is the time given to the one before it."""
+        if pts_ns in self._packets:
+            place = self._packets.pop(pts_ns)
+            self._places.append(
+                Checkpoint(
+                    packet=place.packet,
+                    pts_ns=place.pts_ns,
+                    frame_index=frame_index,
+                    last_pts_ns=last_pts_ns,
+                    undecodable=place.undecodable,
+                    first_fault=place.first_fault,
+                )
+            )
+
+    def due(self, num_safe: int, now_s: float) -> Checkpoint | None:
+        """The place to begin at if every frame before `num_safe` need not come again."""
+        if now_s < self._reported_s + _PERIOD_S:
+            return None
+        place = None
+        while len(self._places) > 1 and self._places[1].frame_index <= num_safe:
+            place = self._places.popleft()
+        if place is not None:
+            self._reported_s = now_s
+        return place
