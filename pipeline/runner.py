@@ -88,7 +88,7 @@ class StreamState:
     working: set[str] = field(default_factory=set)
     """Workers of the branch that have not ended."""
     stopped: bool = False
-    """Whether its source was told to take no more input."""
+    """Whether its user asked for no more input."""
     closing: bool = False
     """Whether its branch was told to leave."""
     checkpoint: Checkpoint | None = None
@@ -202,8 +202,8 @@ class Supervisor:
                 state.facts = report
             case Checkpoint():
                 state.checkpoint = report
-            case Enough():
-                self._stop_source(state)
+            case Enough():  # said again by a decoder that takes the place of this one
+                self._crew.tell(worker_name("source", state.source.name), Stop())
             case Incomplete(reason=reason):
                 state.fail(reason)
             case Failed():

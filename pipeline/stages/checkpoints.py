@@ -11,7 +11,7 @@ from collections import deque
 from pipeline.messages import Packet
 from pipeline.transport.control import Checkpoint
 
-_PERIOD_S = 0.5
+_PERIOD_S = 0.25
 _MOST_PACKETS = 64  # keyframes whose pictures have not come out of the decoder
 
 

@@ -8,6 +8,7 @@ memory comes as a descriptor beside the answer. The supervisor never maps what i
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
@@ -48,6 +49,7 @@ class PoolDesk:
 
     def __init__(self) -> None:
         self._files: dict[str, PoolFile] = {}
+        self._uses: Counter[str] = Counter()
         self._owners: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -60,16 +62,15 @@ class PoolDesk:
         *,
         owner: str = "",
     ) -> PoolFile:
-        """Make a pool; a name that exists gets a number, since old slots may still be read.
+        """Make a pool; a name that was used before gets a number, since old slots may be read.
 
         Raises:
             PipelineError: the machine has no room for it.
         """
         with self._lock:
-            unique, number = name, 1
-            while unique in self._files:
-                number += 1
-                unique = f"{name}~{number}"
+            self._uses[name] += 1
+            number = self._uses[name]
+            unique = name if number == 1 else f"{name}~{number}"
             file = self._files[unique] = PoolFile.reserve(unique, shape, dtype, count)
             self._owners[unique] = owner
             return _duplicate(file)

@@ -190,7 +190,7 @@ def test_a_pool_that_cannot_be_had_is_one_line(
     monkeypatch.undo()
     assert descriptors() == before
     assert desk.num_bytes == 0
-    assert pools.create("yard/images", (4,), UINT8, 1).name == "yard/images"
+    assert pools.create("yard/images", (4,), UINT8, 1).num_slots == 1
 
 
 def test_a_machine_without_room_says_so(pools: Pools) -> None:
