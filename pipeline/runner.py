@@ -125,6 +125,7 @@ class Supervisor:
         self._counters = counters
         self._crew = Crew(plan, counters)
         self._graph = self._crew.graph
+        self._from_trunk = {link for stage in self._graph.trunk for link in stage.writes}
         self._worker: dict[str, tuple[Stage, str]] = {}
         """The stage and the stream of each worker."""
         self._replacing: set[str] = set()
@@ -189,6 +190,8 @@ class Supervisor:
                 self._introduce(stage, stream)
             case Finished(usage=usage):
                 self.usage[worker] = usage
+                if stream and any(link in stage.reads for link in self._from_trunk):
+                    self._forget(self.streams[stream])  # what still comes to it came twice
             case EngineBuilt():
                 self.engines.append(report)
         if stream:
@@ -227,9 +230,13 @@ class Supervisor:
             "dropped_shutdown" if self._stop_level > 1 else "dropped_stage_died",
             counters.num_in_flight,
         )
+        self._forget(state)
+        self._crew.discard_pools(state.source.name)
+
+    def _forget(self, state: StreamState) -> None:
+        """Have the trunk take what it sends to this stream as acknowledged from here on."""
         for stage in self._graph.trunk:
             self._crew.tell(stage.name, Forget(stream=state.source.name))
-        self._crew.discard_pools(state.source.name)
 
     def _bury(self, death: Death) -> None:
         """Replace a process that died, or end what cannot go on without it."""
@@ -275,6 +282,8 @@ class Supervisor:
         """Turn the writers of what a stage reads to the worker that is new in its place."""
         for link in stage.reads:
             writer = self._graph.writer(link)
+            if writer.group == stage.group:
+                continue  # it is as new, and connected to no other
             address = self._crew.address(link, stage, stream)
             streams = [stream]
             if not stream and writer in self._graph.branch:
