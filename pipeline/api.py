@@ -79,7 +79,7 @@ def run(
     finally:
         job.stop()
         _join(thread, results)
-    if faults := [state.reason for state in job.streams if state.reason]:
+    if faults := [state.fault for state in job.streams if state.fault]:
         raise PipelineError("; ".join(faults))
 
 

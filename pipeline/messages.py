@@ -42,6 +42,9 @@ class CodecParameters(msgspec.Struct, frozen=True, kw_only=True):
     extradata: bytes = b""
     rotation_deg: int = 0
     """Counter-clockwise rotation that brings the picture upright."""
+    pixel_aspect: float = 1.0
+    """Width of a coded pixel over its height; the picture is shown, and looked at, with square
+    ones."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):

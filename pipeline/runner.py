@@ -101,6 +101,13 @@ class StreamState:
             return 0.0
         return (self.ended_s or time.monotonic()) - self.started_s
 
+    @property
+    def fault(self) -> str:
+        """The reason, led by the stream's name where it does not name its source itself."""
+        if not self.reason or self.source.label in self.reason:
+            return self.reason
+        return f"{self.source.name}: {self.reason}"
+
     def fail(self, reason: str, trace: str = "") -> None:
         """Note the first thing that went wrong."""
         if self.complete:
@@ -166,10 +173,11 @@ class Supervisor:
         """Begin cameras at once, and files while fewer than `parallel` are being read."""
         if self._stop_level:
             return
+        files = sum(not state.source.live for state in self._live_streams())
         for state in tuple(waiting):
-            files = sum(not other.source.live for other in self._live_streams())
             if not state.source.live and files >= self._parallel:
                 continue
+            files += not state.source.live
             waiting.remove(state)
             state.started_s = time.monotonic()
             for group in self._graph.groups(self._graph.branch):
@@ -226,6 +234,9 @@ class Supervisor:
         """The branch is gone: the trunk may forget it, its memory goes back."""
         state.ended_s = time.monotonic()
         counters = self._counters[state.source.name]
+        damaged = counters["dropped_corrupt"]
+        if damaged and not state.source.live:
+            state.fail(f"{damaged} of {counters['decoded']} frames are damaged and were left out")
         counters.add(
             "dropped_shutdown" if self._stop_level > 1 else "dropped_stage_died",
             counters.num_in_flight,

@@ -19,7 +19,9 @@ _LIVE_SCHEMES = ("rtsp://", "rtsps://")
 _NAME_BYTES = 120
 _WILDCARDS = re.compile(r"[*?\[]")
 
-SourceKind = Literal["file", "image", "images", "rtsp"]
+_DEVICE = re.compile(r"(/dev/video)?[0-9]{1,2}")
+
+SourceKind = Literal["file", "image", "images", "rtsp", "device"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Source:
     @property
     def live(self) -> bool:
         """Whether it goes on whether we read it or not."""
-        return self.kind == "rtsp"
+        return self.kind in ("rtsp", "device")
 
     @property
     def label(self) -> str:
@@ -79,6 +81,8 @@ def _expand(named: str) -> list[tuple[SourceKind, str, str]]:
             f"globs and {' '.join(_LIVE_SCHEMES)}"
         )
     path = Path(named)
+    if _DEVICE.fullmatch(named) and (path.is_char_device() or not path.exists()):
+        return [_device(named)]
     if path.is_dir():
         return _folder(path)
     if not path.exists() and _WILDCARDS.search(named):
@@ -86,6 +90,14 @@ def _expand(named: str) -> list[tuple[SourceKind, str, str]]:
     if not path.exists():
         raise SourceUnreadable(f"{redact(named)}: no such file; check the path")
     return [_file(path)]
+
+
+def _device(named: str) -> tuple[SourceKind, str, str]:
+    path = Path(f"/dev/video{named}" if named.isdecimal() else named)
+    if not path.exists():
+        known = sorted(str(device) for device in Path("/dev").glob("video*")) or ["none"]
+        raise SourceUnreadable(f"{path}: no such camera; this machine has {', '.join(known)}")
+    return "device", str(path), path.name
 
 
 def _folder(folder: Path) -> list[tuple[SourceKind, str, str]]:

@@ -19,9 +19,15 @@ from av.video.stream import VideoStream
 
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.redaction import redact
-from pipeline.errors import SourceError, SourceLost, SourceUnreadable
+from pipeline.errors import SourceError, SourceForbidden, SourceLost, SourceUnreadable
 from pipeline.messages import CodecParameters
 
+OPEN_FACTOR = 2
+"""Opening a live source takes several answers, so it may take so many times the time limit."""
+
+_SLACK_S = 0.5  # the last picture may be shown for longer than the others
+_MOST_RATE = 1000.0  # frames a second, and seconds a frame
+_MOST_ASPECT = 4.0  # of a pixel's sides; more is a fault of the file
 _MOST_NS = 2**62  # 146 years; a time beyond it is a fault of the file
 
 
@@ -33,6 +39,7 @@ class MediaFacts:
     num_frames: int
     """0 where the container does not say."""
     frame_rate: float
+    """0 where the container does not say."""
     duration_s: float
     """0 where the container does not say."""
 
@@ -64,8 +71,41 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(slots=True)
+class _Progress:
+    """How far a file was read."""
+
+    num_packets: int = 0
+    end_s: float = 0.0
+    """When the last picture in the order of the show was over."""
+    longest_gap_s: float = 0.0
+    _place: int = -1
+    """The last packet's place in the order of decoding."""
+    _step: int = 1
+    """How far it lies from the one before."""
+
+    def note(self, packet: "av.Packet[VideoStream]") -> None:
+        """Take a packet into account."""
+        self.num_packets += 1
+        if packet.dts is not None:
+            self._step, self._place = max(1, packet.dts - self._place), packet.dts
+        if packet.pts is not None:
+            end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            if self.num_packets > 1:
+                self.longest_gap_s = max(self.longest_gap_s, end_s - self.end_s)
+            self.end_s = max(self.end_s, end_s)
+
+    def num_missing(self, num_places: int) -> int:
+        """Pictures that lack where an AVI declares so many places.
+
+        A picture that repeats the one before takes a place without data, and a file may have more
+        places than pictures a second throughout.
+        """
+        return max(0, num_places - self._place - self._step) // self._step
+
+
 class MediaReader:
-    """The first video stream of a file or an RTSP address."""
+    """The first video stream of a file, an RTSP address or a camera on this machine."""
 
     def __init__(self, source: Source, *, rtsp_transport: str = "tcp", timeout_s: float = 5.0):
         """Open the source.
@@ -95,33 +135,79 @@ class MediaReader:
             SourceLost: a live source broke off; a live source never simply ends.
             SourceUnreadable: a file is damaged from here on.
         """
-        count, place = 0, 0
+        progress = _Progress()
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._demuxed():
                 if packet.size:
-                    count, place = count + 1, (packet.dts or 0) + 1
-                    yield _raw(packet)
+                    progress.note(packet)
+                    yield self._raw(packet)
         except av.error.FFmpegError as error:
             raise _translated(self._source, error, "broke off") from error
         if self._source.live:
             raise SourceLost(f"{self._source.label}: the stream ended")
-        if self._container.format.name == "avi":
-            # An AVI declares places; a picture that repeats the one before takes one without data.
-            missing = max(0, self.facts.num_frames - place)
-            self.facts = replace(self.facts, num_frames=count + missing)
+        if self._is_avi:
+            missing = progress.num_missing(self.facts.num_frames)
+            self.facts = replace(self.facts, num_frames=progress.num_packets + missing)
+        if "matroska" in self._container.format.name:
+            self._refuse_early_end(progress)
 
     def close(self) -> None:
         """Close the container."""
         self._container.close()
 
+    @property
+    def _is_avi(self) -> bool:
+        return self._container.format.name == "avi"
+
+    def _demuxed(self) -> "Iterator[av.Packet[VideoStream]]":
+        try:
+            yield from self._container.demux(self._stream)
+        except IndexError:
+            # PyAV, after the last packet, where damage made streams appear that were not there
+            # when the file was opened.
+            return
+
+    def _raw(self, packet: "av.Packet[VideoStream]") -> RawPacket:
+        # FFmpeg makes up times of presentation for an AVI, in the order of decoding.
+        pts = None if self._is_avi else packet.pts
+        return RawPacket(
+            data=bytes(packet),
+            pts_ns=_nanoseconds(pts, packet.time_base),
+            dts_ns=_nanoseconds(packet.dts, packet.time_base),
+            keyframe=packet.is_keyframe,
+            hidden=packet.is_discard,
+            corrupt=packet.is_corrupt,
+            captured_ns=time.monotonic_ns(),
+        )
+
+    def _refuse_early_end(self, progress: "_Progress") -> None:
+        """Notice a Matroska file that ends before its time: it declares no number of frames."""
+        declared_s = _video_duration_s(self._container, self._stream)
+        slack_s = max(_SLACK_S, progress.longest_gap_s)
+        if progress.end_s < declared_s - slack_s:
+            raise SourceUnreadable(
+                f"{self._source.label}: ends at {progress.end_s:.2f} s of the {declared_s:.2f} s "
+                "it declares; the file is cut off or damaged, copy it again"
+            )
+
     def _open_live(self, rtsp_transport: str, timeout_s: float) -> InputContainer:
         options = {
             "rtsp_transport": rtsp_transport,
+            "allowed_media_types": "video",  # no word of the others: silence shows as silence
             "fpsprobesize": "0",  # the default guesses the frame rate for 5 s
             "timeout": str(int(timeout_s * 1e6)),
         }
+        device = self._source.kind == "device"
+        # The option ends waiting for the socket; the limits, waiting for a packet while the
+        # socket has something else to say.
+        limits_s = (timeout_s * OPEN_FACTOR, timeout_s)
         try:
-            return av.open(self._source.location, options=options, timeout=(timeout_s * 2, None))
+            return av.open(
+                self._source.location,
+                format="v4l2" if device else None,
+                options={} if device else options,
+                timeout=limits_s,
+            )
         except av.error.FFmpegError as error:
             raise _translated(self._source, error, "cannot be opened") from error
 
@@ -155,7 +241,6 @@ def _video_stream(source: Source, container: InputContainer) -> VideoStream:
 
 def _facts(container: InputContainer, stream: VideoStream, rotation_deg: int) -> MediaFacts:
     context = stream.codec_context
-    rate = stream.average_rate or stream.guessed_rate
     duration_s = 0.0
     if stream.duration is not None and stream.time_base is not None:
         duration_s = float(stream.duration * stream.time_base)
@@ -174,11 +259,23 @@ def _facts(container: InputContainer, stream: VideoStream, rotation_deg: int) ->
             bits_per_coded_sample=context.bits_per_coded_sample,
             extradata=context.extradata or b"",
             rotation_deg=rotation_deg,
+            pixel_aspect=_pixel_aspect(stream),
         ),
         num_frames=stream.frames,
-        frame_rate=float(rate) if rate else 0.0,
-        duration_s=duration_s,
+        frame_rate=_frame_rate(stream),
+        duration_s=max(0.0, duration_s),
     )
+
+
+def _frame_rate(stream: VideoStream) -> float:
+    """Frames a second; 0 where the file says nothing or nonsense, as ticks for frames."""
+    rates = (float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate)
+    return next((rate for rate in rates if 1 / _MOST_RATE <= rate <= _MOST_RATE), 0.0)
+
+
+def _pixel_aspect(stream: VideoStream) -> float:
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 1 / _MOST_ASPECT <= aspect <= _MOST_ASPECT else 1.0
 
 
 def _rotation_deg(source: Source) -> int:
@@ -192,16 +289,15 @@ def _rotation_deg(source: Source) -> int:
         return 0  # what is wrong with the file is said where it is read
 
 
-def _raw(packet: "av.Packet[VideoStream]") -> RawPacket:
-    return RawPacket(
-        data=bytes(packet),
-        pts_ns=_nanoseconds(packet.pts, packet.time_base),
-        dts_ns=_nanoseconds(packet.dts, packet.time_base),
-        keyframe=packet.is_keyframe,
-        hidden=packet.is_discard,
-        corrupt=packet.is_corrupt,
-        captured_ns=time.monotonic_ns(),
-    )
+def _video_duration_s(container: InputContainer, stream: VideoStream) -> float:
+    """When a Matroska file says that its video ends; 0 where that is not certain."""
+    told = stream.metadata.get("DURATION", "")
+    try:
+        hours, minutes, seconds = map(float, told.split(":"))
+    except ValueError:
+        alone = len(container.streams) == 1  # else the file may last as long as its sound
+        return (container.duration or 0) / 1e6 if alone else 0.0
+    return hours * 3600 + minutes * 60 + seconds
 
 
 def _nanoseconds(ticks: int | None, base: Fraction) -> int | None:
@@ -221,9 +317,11 @@ def _translated(source: Source, error: Exception, what: str) -> SourceError:
     reason = redact(getattr(error, "strerror", None) or type(error).__name__)
     match error:
         case av.error.HTTPUnauthorizedError() | av.error.HTTPForbiddenError():
-            return SourceUnreadable(f"{source.label}: wrong user name or password")
+            return SourceForbidden(f"{source.label}: wrong user name or password")
         case av.error.HTTPNotFoundError():
             return SourceUnreadable(f"{source.label}: no such path on the camera")
+        case av.error.ExitError():
+            return SourceLost(f"{source.label}: {what} (silent for too long)")
         case av.error.InvalidDataError() | av.error.EOFError() if not source.live:
             return SourceUnreadable(
                 f"{source.label}: {what}: not a video that can be read ({reason}); "

@@ -23,16 +23,22 @@ _HD_WIDTH, _SD_HEIGHT = 1280, 576
 class FrameScaler:
     """Scales and turns the frames of one stream; keeps FFmpeg's scaler contexts warm."""
 
-    def __init__(self, rotation_deg: int) -> None:
+    def __init__(self, rotation_deg: int, pixel_aspect: float = 1.0) -> None:
+        """Set up for frames to be turned counter-clockwise and given square pixels.
+
+        Args:
+            rotation_deg: By how much; quarter turns only.
+            pixel_aspect: Width of a coded pixel over its height.
+        """
         self._quarter_turns = round(rotation_deg / 90) % 4
+        self._pixel_aspect = pixel_aspect
         self._to_network = VideoReformatter()
         self._to_viewer = VideoReformatter()
 
     def upright_hw(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Height and width of the frame as a viewer sees it."""
-        if self._quarter_turns % 2:
-            return frame.width, frame.height
-        return frame.height, frame.width
+        width = self._square_width(frame)
+        return (width, frame.height) if self._quarter_turns % 2 else (frame.height, width)
 
     def letterboxed(
         self, frame: av.VideoFrame, letterbox: Letterbox, canvas: UInt8[np.ndarray, "H W 3"]
@@ -59,10 +65,20 @@ class FrameScaler:
 
     def full_size(self, frame: av.VideoFrame, picture: UInt8[np.ndarray, "H W 3"]) -> None:
         """Write the frame into the picture as BGR; the sizes must agree."""
+        width = self._square_width(frame)
         converted = self._to_viewer.reformat(
-            frame, format="bgr24", src_colorspace=_matrix(frame), threads=1
+            frame,
+            width=width,
+            format="bgr24",
+            src_colorspace=_matrix(frame),
+            interpolation=None if width == frame.width else _TRIANGLE,
+            threads=1,
         )
         np.copyto(picture, np.rot90(_pixels(converted), self._quarter_turns))
+
+    def _square_width(self, frame: av.VideoFrame) -> int:
+        """Pixels across where each is as wide as it is high."""
+        return max(1, round(frame.width * self._pixel_aspect))
 
 
 def _pixels(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:

@@ -6,7 +6,7 @@ that cannot be read is left out with a warning: it never stops a video.
 """
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -45,7 +45,7 @@ def open_audio(source: Path, output: OutputContainer) -> "Audio | None":
         return None
     try:
         return Audio(source, container, output)
-    except (OSError, ValueError, av.FFmpegError) as failure:
+    except (OSError, ValueError, IndexError, av.FFmpegError) as failure:
         logger.warning("%s: sound is left out: %s", source, failure)
         container.close()
         return None
@@ -69,6 +69,7 @@ class Audio:
         self._packets = (_copied if copies else _encoded)(container, incoming, output)
         self._pending = next(self._packets, None)
         self._last_pts: int | None = None
+        self._warned = False
 
     def copy(self, *, origin: Fraction, until: Fraction) -> None:
         """Write the packets that lie between two times in seconds on the source's timeline.
@@ -97,16 +98,30 @@ class Audio:
 
     def _mux(self, packet: AudioPacket) -> None:
         stream, time_base = packet.stream, packet.time_base  # the filter takes the packet over
-        for unpacked in self._unpack.filter(packet) if self._unpack else (packet,):
+        for unpacked in self._unpacked(packet):
             unpacked.stream, unpacked.time_base = stream, time_base
             self._output.mux(unpacked)
+
+    def _unpacked(self, packet: AudioPacket) -> Sequence[AudioPacket]:
+        """The packet without the header that MP4 has elsewhere; none where it is damaged."""
+        if self._unpack is None:
+            return (packet,)
+        try:
+            return self._unpack.filter(packet)
+        except av.FFmpegError as failure:
+            if not self._warned:
+                logger.warning("%s: sound has gaps: %s", self._source, failure.strerror)
+            self._warned = True
+            return ()
 
     def _next(self) -> AudioPacket | None:
         try:
             return next(self._packets, None)
         except av.FFmpegError as failure:
             logger.warning("%s: sound ends early: %s", self._source, failure.strerror)
-            return None
+        except IndexError:  # PyAV, at the end of a file in which damage made streams appear
+            pass
+        return None
 
 
 def _unpacking(incoming: AudioStream) -> BitStreamFilterContext | None:

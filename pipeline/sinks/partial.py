@@ -7,6 +7,7 @@ an existing output may be replaced is decided before a writer is made.
 """
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -39,7 +40,14 @@ class PartialFile(FileIO):
         super().__init__(partial_path(path), "wb")
 
     def write(self, data: bytes) -> int:  # type: ignore[override]  # of all buffers only these
-        """Write all of it: a plain file stops short on a full disk, and FFmpeg does not look."""
+        """Write all of it: a plain file stops short on a full disk, and FFmpeg does not look.
+
+        Raises:
+            OSError: it cannot be written, or was removed: a file without a name takes hours of
+                output without complaint and keeps none of it.
+        """
+        if os.fstat(self.fileno()).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         written = 0
         while written < len(data):
             written += super().write(data[written:] if written else data)

@@ -88,6 +88,7 @@ class Annotate:
     def _draw(self, ports: Ports, picture: Picture, pixels: np.ndarray) -> None:
         height, width, _ = pixels.shape
         if self._drawn is None or self._drawn.shape != pixels.shape:
+            self._give_up_drawn(ports)
             self._drawn = ports.pools.create(
                 f"{picture.stream}/drawn", pixels.shape, _UINT8, _SLOTS
             )
@@ -97,3 +98,11 @@ class Annotate:
         np.copyto(lease.array, pixels)
         self._drawer.draw(lease.array, self._tracks)
         ports.send("drawn", Drawn(**timing(picture), picture=lease.slot), lease=lease)
+
+    def _give_up_drawn(self, ports: Ports) -> None:
+        """Let the pictures of the size before be read, then give their memory back."""
+        if self._drawn is None:
+            return
+        while self._drawn.num_held:
+            ports.wait()
+        ports.pools.discard(self._drawn.name)

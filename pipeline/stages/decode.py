@@ -48,6 +48,7 @@ class Decode:
         """Time of the picture from which on frames count, where a file is taken up again."""
         self._captured_ns = 0
         self._discontinuity = False
+        self._size: tuple[int, int] | None = None
         self._first_fault = ""
 
     def run(self, ports: Ports) -> tuple[str, ...]:
@@ -145,6 +146,7 @@ class Decode:
                 ports.report(Enough())
 
     def _emit_one(self, ports: Ports, decoded: DecodedFrame) -> None:
+        self._note_size(decoded)
         index, last_pts_ns = self._next_index, self._clock.last_pts_ns
         pts_ns = self._clock.pts_ns(decoded.pts_ns, self._captured_ns)
         timed = Timed(
@@ -172,6 +174,13 @@ class Decode:
             place = self._checkpoints.due(self._preprocess.num_safe, time.monotonic())
             if place is not None:
                 ports.report(place)
+
+    def _note_size(self, decoded: DecodedFrame) -> None:
+        """In pictures of another size nothing is where it was."""
+        size = (decoded.frame.width, decoded.frame.height)
+        if self._size not in (None, size):
+            self._discontinuity = True
+        self._size = size
 
     def _finish(self, ports: Ports, ended: Ended) -> None:
         undecodable = self._counters["undecodable"]

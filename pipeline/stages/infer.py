@@ -8,7 +8,7 @@ shape is built beside the ones that run. A frame is acknowledged when its tracks
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import numpy as np
 
 from model.engines.contract import Engine
 from pipeline.errors import StageError
-from pipeline.messages import Frame, Predictions, timing
+from pipeline.messages import Dropped, Frame, Predictions, timing
 from pipeline.transport.control import EngineBuilt
 from pipeline.transport.links import Delivery
 from pipeline.transport.pool import Lease, Pool, SlotGone
@@ -58,9 +58,13 @@ class _Job:
 class Infer:
     """Runs engines over the frames of all streams."""
 
-    def __init__(self, build: BuildEngine) -> None:
+    def __init__(self, build: BuildEngine, budget_ns: Mapping[str, int] | None = None) -> None:
         self._build = build
+        self._budget_ns = budget_ns or {}
+        """Age from which a frame of a live stream is not worth a request, by stream."""
         self._lanes: dict[tuple[int, ...], _Lane] = {}
+        self._turns = 0
+        self._last_turn: dict[str, int] = {}
         self._done: deque[tuple[_Job, BaseException | None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._builder = ThreadPoolExecutor(1, "build-engine")
@@ -120,12 +124,43 @@ class Infer:
                     _FLOAT32,
                     engine.num_requests + _SPARE_SLOTS,
                 )
+            self._drop_late(ports, lane)
             while lane.waiting and lane.num_running < engine.num_requests:
                 lease = lane.results.lease()
                 if lease is None:
                     break
-                delivery, images = lane.waiting.popleft()
+                delivery, images = self._whose_turn(lane)
                 self._start(engine, _Job(lane, delivery, lease), images)
+
+    def _whose_turn(self, lane: _Lane) -> tuple[Delivery, np.ndarray]:
+        """Take the oldest frame of the stream that was served longest ago.
+
+        In the order of arrival, cameras that send at the same moments would be served in the same
+        order each time, and the last of them would lose most frames.
+        """
+        place = min(
+            range(len(lane.waiting)),
+            key=lambda n: self._last_turn.get(lane.waiting[n][0].message.stream, 0),
+        )
+        delivery, images = lane.waiting[place]
+        del lane.waiting[place]
+        self._turns += 1
+        self._last_turn[delivery.message.stream] = self._turns
+        return delivery, images
+
+    def _drop_late(self, ports: Ports, lane: _Lane) -> None:
+        """Leave tombstones for frames that waited too long, before they cost a request."""
+        now_ns, fresh = time.monotonic_ns(), deque[tuple[Delivery, np.ndarray]]()
+        for delivery, images in lane.waiting:
+            message = delivery.message
+            assert isinstance(message, Frame)
+            budget_ns = self._budget_ns.get(message.stream)
+            if budget_ns is None or now_ns - message.captured_ns <= budget_ns:
+                fresh.append((delivery, images))
+            else:
+                dropped = Dropped(**timing(message), cause="late")
+                ports.send("predictions", dropped, on_acknowledged=delivery.acknowledge)
+        lane.waiting = fresh
 
     def _start(self, engine: Engine, job: _Job, images: np.ndarray) -> None:
         def on_done(error: BaseException | None) -> None:

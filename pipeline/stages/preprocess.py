@@ -33,6 +33,7 @@ Canvas = Literal["rectangle", "square"]
 """The smallest rectangle that holds the pictures, or a square that suits all pictures."""
 
 _UINT8 = np.dtype(np.uint8)
+_LEAST_SCALE = 0.9  # of the network's long side, from which on a canvas suits a frame
 
 
 class Preprocess:
@@ -58,6 +59,7 @@ class Preprocess:
         self._links = ("frames", "pictures") if pictures else ("frames",)
         self._scaler = FrameScaler(0)
         self._images: Pool | None = None
+        self._source_hw: tuple[int, int] | None = None
         self._pictures: Pool | None = None
         self._owed: deque[tuple[str, AnyMessage]] = deque()
 
@@ -69,11 +71,13 @@ class Preprocess:
 
     def open(self, parameters: CodecParameters) -> None:
         """Begin a connection."""
-        self._scaler = FrameScaler(parameters.rotation_deg)
+        self._scaler = FrameScaler(parameters.rotation_deg, parameters.pixel_aspect)
 
     def send(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
         """Send a frame to the network, and to the viewer where one is there."""
-        if self._live and not self._room(ports, timed.stream):
+        # The first frame waits for the network to say that it is there.
+        begun = self._images is not None
+        if self._live and begun and not self._room(ports, timed.stream):
             self.drop(ports, timed, "overload")
             return
         if timed.frame_index >= self._first["frames"]:
@@ -132,6 +136,7 @@ class Preprocess:
             return
         shape = (*self._scaler.upright_hw(frame), 3)
         if self._pictures is None or self._pictures.shape != shape:
+            self._give_up_pictures(ports)
             self._pictures = ports.pools.create(
                 f"{timed.stream}/pictures", shape, _UINT8, self._window + 2
             )
@@ -139,11 +144,37 @@ class Preprocess:
         self._scaler.full_size(frame, lease.array)
         ports.send("pictures", Picture(**timing(timed), picture=lease.slot), lease=lease)
 
+    def _give_up_pictures(self, ports: Ports) -> None:
+        """Let the pictures of the size before be read, then give their memory back.
+
+        Without it the pools of a folder of photographs, each of its own size, would pile up.
+        """
+        if self._pictures is None:
+            return
+        while self._pictures.num_held:
+            ports.wait()
+        ports.pools.discard(self._pictures.name)
+
     def _image_lease(self, ports: Ports, stream: str, source_hw: tuple[int, int]) -> Lease:
-        """A slot of the stream's canvas, whose shape the first frame decides."""
-        if self._images is None:
-            size = self._image_size
-            canvas_hw = (size, size) if self._canvas == "square" else rectangle(source_hw, size)
-            shape = (*canvas_hw, 3)
-            self._images = ports.pools.create(f"{stream}/images", shape, _UINT8, self._window)
+        """A slot of the stream's canvas.
+
+        The first frame decides its shape. Where one of another size would come out much smaller on
+        it than on a canvas of its own, the stream goes over to the square, which suits all frames:
+        two engines serve any number of sizes.
+        """
+        if self._images is None or source_hw != self._source_hw:
+            self._source_hw = source_hw
+            if self._images is None or not self._suits(source_hw, self._images.shape[:2]):
+                shape = (*self._canvas_hw(source_hw), 3)
+                self._canvas = "square"
+                self._images = ports.pools.create(f"{stream}/images", shape, _UINT8, self._window)
         return ports.lease(self._images)
+
+    def _canvas_hw(self, source_hw: tuple[int, int]) -> tuple[int, int]:
+        size = self._image_size
+        return (size, size) if self._canvas == "square" else rectangle(source_hw, size)
+
+    def _suits(self, source_hw: tuple[int, int], canvas_hw: tuple[int, ...]) -> bool:
+        height, width = canvas_hw
+        long_side = max(Letterbox.fit(source_hw, (height, width)).resized_hw)
+        return long_side >= _LEAST_SCALE * self._image_size

@@ -9,13 +9,16 @@ to a keyframe, and counted `late_packets`.
 import logging
 import random
 import time
+from collections.abc import Callable
+from contextlib import closing
 
 from pipeline.config import SourceConfig
+from pipeline.decoding.connection import Arrival, Connection
 from pipeline.decoding.images import ImageReader
 from pipeline.decoding.inputs import Source
-from pipeline.decoding.media import MediaReader, RawPacket, Reader
+from pipeline.decoding.media import OPEN_FACTOR, MediaFacts, MediaReader, RawPacket, Reader
 from pipeline.decoding.ring import PacketRing
-from pipeline.errors import SourceError, SourceLost
+from pipeline.errors import SourceError, SourceForbidden, SourceLost
 from pipeline.messages import Ended, Opened, Packet
 from pipeline.metrics import Counters
 from pipeline.transport.control import StreamFacts
@@ -23,7 +26,10 @@ from pipeline.transport.ports import Ports
 
 logger = logging.getLogger(__name__)
 
-_RING_BYTES = 64 << 20
+_DECODING = 4  # packets at the decoder; the others wait where they can still be given up
+_LOOK_MS = 20
+_IDLE_S = 0.1
+_GRACE_S = 1.0
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.25, 2.0
 _RETRY_REFUSED_S = 30.0
 STOPPED = "stopped before its end"
@@ -54,7 +60,7 @@ class ReadFile:
         reader = open_reader(self._source, self._config)
         try:
             _announce(ports, name, reader)
-            reason = self._read(ports, reader)
+            reason = self._read(ports, reader, ports.checkpoint.packet if ports.checkpoint else 0)
         finally:
             reader.close()
         count, declared = self._counters["packets"], reader.facts.num_frames
@@ -67,11 +73,16 @@ class ReadFile:
         ports.drain()
         return ()
 
-    def _read(self, ports: Ports, reader: Reader) -> str:
+    def _read(self, ports: Ports, reader: Reader, first: int) -> str:
+        """Send the packets from number `first` on; the ones before were decoded earlier."""
+        self._counters.put("packets", 0)
         try:
             for raw in reader.packets():
                 if ports.stopping:
                     return STOPPED
+                if self._counters["packets"] < first:
+                    self._counters.add("packets")
+                    continue
                 _send(ports, self._source.name, raw, self._counters)
         except SourceError as error:
             return str(error)
@@ -85,33 +96,37 @@ class ReadCamera:
         self._source = source
         self._config = config
         self._counters = counters
-        self._ring = PacketRing(max_bytes=_RING_BYTES, staleness_ns=round(config.staleness_s * 1e9))
+        self._ring = PacketRing(max_bytes=config.ring_mib << 20)
+        self._cursor = self._ring.follow(staleness_ns=round(config.staleness_s * 1e9))
+        self._num_late = 0
+        self._num_decoding = 0
+        """Packets the decoder has and is not done with."""
+        self._decoding: MediaFacts | None = None
+        """The connection whose packets it is being sent."""
+        self._came_before = counters["packets"] > 0  # to a process that died
+        self._connected = self._came_before
+        self._give_up_s = time.monotonic() + config.open_timeout_s
+        self._trouble = ""
 
     def run(self, ports: Ports) -> tuple[str, ...]:
-        """Send packets; the first must come within `open_timeout_s`.
+        """Send packets; the first frame must come within `open_timeout_s`.
 
         Raises:
-            SourceError: the source never gave a packet.
+            SourceError: the source never gave a frame.
         """
-        give_up_s = time.monotonic() + self._config.open_timeout_s
         pause_s = _RETRY_FIRST_S
         while not ports.stopping:
-            before = self._counters["packets"]
+            given = self._cursor.given
             try:
-                self._follow(ports)
+                with closing(Connection(self._source.name, self._open)) as connection:
+                    self._follow(ports, connection)
             except SourceError as error:
-                if self._counters["packets"] > before:
-                    pause_s = _RETRY_FIRST_S
-                self._counters.add("late_packets", self._ring.clear())
-                if self._counters["packets"] == 0 and (
-                    not isinstance(error, SourceLost) or time.monotonic() >= give_up_s
-                ):
+                if self._is_final(error):
                     raise
-                wait_s = pause_s if isinstance(error, SourceLost) else _RETRY_REFUSED_S
-                logger.warning("%s: %s; trying again in %.2f s", self._source.name, error, wait_s)
-                _sleep(ports, wait_s * random.uniform(0.8, 1.2))
+                if self._cursor.given > given:
+                    pause_s = _RETRY_FIRST_S
+                self._pause(ports, pause_s, error)
                 pause_s = min(pause_s * 2, _RETRY_MOST_S)
-                self._counters.add("reconnects")
         ports.send(
             "packets",
             Ended(stream=self._source.name, frame_index=self._counters["packets"], complete=True),
@@ -119,23 +134,109 @@ class ReadCamera:
         ports.drain()
         return ()
 
-    def _follow(self, ports: Ports) -> None:
+    def _open(self) -> Reader:
+        return open_reader(self._source, self._config)
+
+    def _follow(self, ports: Ports, connection: Connection) -> None:
         """Read one connection until it breaks or the supervisor says stop."""
-        reader = open_reader(self._source, self._config)
+        facts: MediaFacts | None = None
+        heard_s = time.monotonic()
+        while not ports.stopping:
+            wait_s = self._feed(ports)
+            for arrival in self._arrivals(ports, connection, wait_s):
+                heard_s = time.monotonic()
+                if isinstance(arrival, MediaFacts):
+                    facts = arrival
+                    self._note_connection(ports, facts)
+                else:
+                    assert facts is not None
+                    self._ring.push(arrival, facts)
+            self._check_patience(time.monotonic() - heard_s)
+
+    def _arrivals(self, ports: Ports, connection: Connection, wait_s: float) -> list[Arrival]:
+        """What has come from the camera after at most `wait_s`."""
+        started_ns = time.monotonic_ns()
         try:
-            _announce(ports, self._source.name, reader)
-            for raw in reader.packets():
-                if ports.stopping:
-                    return
-                self._counters.add("late_packets", self._ring.push(raw))
-                while self._ring.peek() and ports.can_send("packets", self._source.name):
-                    _send(ports, self._source.name, self._ring.pop(), self._counters)
+            return connection.arrivals(wait_s)
         finally:
-            reader.close()
+            ports.usage.waiting_for_input_ns += time.monotonic_ns() - started_ns
+
+    def _feed(self, ports: Ports) -> float:
+        """Give the decoder what it has room for; returns how long to wait for the camera now."""
+        name = self._source.name
+        while (kept := self._cursor.peek(time.monotonic_ns())) is not None:
+            if self._num_decoding >= _DECODING or not ports.can_send("packets", name):
+                break
+            if kept.facts is not self._decoding:
+                self._decoding = kept.facts
+                ports.send("packets", _opened(name, kept.facts))
+                continue
+            self._num_decoding += 1
+            _send(ports, name, kept.raw, self._counters, on_acknowledged=self._on_decoded)
+            self._cursor.take()
+        self._count_late()
+        # Every round looks at the supervisor's orders. While a packet waits, what is waited for is
+        # the decoder's answer, and what came meanwhile is taken between two looks.
+        ports.wait(0 if kept is None else _LOOK_MS)
+        return _IDLE_S if kept is None else 0
+
+    def _on_decoded(self) -> None:
+        self._num_decoding -= 1
+
+    def _count_late(self) -> None:
+        self._counters.add("late_packets", self._cursor.given_up - self._num_late)
+        self._num_late = self._cursor.given_up
+
+    def _note_connection(self, ports: Ports, facts: MediaFacts) -> None:
+        _report(ports, facts)
+        if self._connected:
+            self._counters.add("reconnects")
+            logger.info("%s: connected again", self._source.name)
+        self._connected = True
+
+    @property
+    def _seen(self) -> bool:
+        """Whether there ever was a frame."""
+        return self._came_before or self._counters["decoded"] > 0
+
+    def _is_final(self, error: SourceError) -> bool:
+        """Whether a source that was never seen is given up."""
+        over = time.monotonic() >= self._give_up_s
+        return not self._seen and (over or not isinstance(error, SourceLost))
+
+    def _check_patience(self, silent_s: float) -> None:
+        """Break off what FFmpeg's own limits did not, as a name that is never resolved.
+
+        Raises:
+            SourceLost: too little came for too long.
+        """
+        label = self._source.label
+        if not self._seen and time.monotonic() >= self._give_up_s:
+            limit_s = self._config.open_timeout_s
+            raise SourceLost(self._trouble or f"{label}: no frame within {limit_s:g} s")
+        if silent_s > OPEN_FACTOR * self._config.timeout_s + _GRACE_S:
+            raise SourceLost(f"{label}: silent for {silent_s:.0f} s")
+
+    def _pause(self, ports: Ports, pause_s: float, error: SourceError) -> None:
+        """Wait before the next try, but not longer than until the supervisor says stop."""
+        if isinstance(error, SourceForbidden):
+            pause_s = _RETRY_REFUSED_S
+        pause_s *= random.uniform(0.8, 1.0)
+        self._trouble = str(error)
+        logger.warning("%s: %s; trying again in %.2f s", self._source.name, error, pause_s)
+        until_s = time.monotonic() + pause_s
+        if not self._seen:
+            until_s = min(until_s, self._give_up_s)
+        while (left_s := until_s - time.monotonic()) > 0 and not ports.stopping:
+            ports.wait(max(1, round(1000 * min(left_s, self._feed(ports)))))
 
 
 def _announce(ports: Ports, name: str, reader: Reader) -> None:
-    facts = reader.facts
+    _report(ports, reader.facts)
+    ports.send("packets", _opened(name, reader.facts))
+
+
+def _report(ports: Ports, facts: MediaFacts) -> None:
     ports.report(
         StreamFacts(
             num_frames=facts.num_frames,
@@ -143,18 +244,22 @@ def _announce(ports: Ports, name: str, reader: Reader) -> None:
             duration_s=facts.duration_s,
         )
     )
-    ports.send(
-        "packets",
-        Opened(
-            stream=name,
-            frame_index=0,
-            parameters=facts.parameters,
-            frame_rate=facts.frame_rate,
-        ),
+
+
+def _opened(name: str, facts: MediaFacts) -> Opened:
+    return Opened(
+        stream=name, frame_index=0, parameters=facts.parameters, frame_rate=facts.frame_rate
     )
 
 
-def _send(ports: Ports, name: str, raw: RawPacket, counters: Counters) -> None:
+def _send(
+    ports: Ports,
+    name: str,
+    raw: RawPacket,
+    counters: Counters,
+    *,
+    on_acknowledged: Callable[[], None] | None = None,
+) -> None:
     packet = Packet(
         stream=name,
         frame_index=counters["packets"],
@@ -165,12 +270,5 @@ def _send(ports: Ports, name: str, raw: RawPacket, counters: Counters) -> None:
         corrupt=raw.corrupt,
         captured_ns=raw.captured_ns,
     )
-    ports.send("packets", packet, (raw.data,))
+    ports.send("packets", packet, (raw.data,), on_acknowledged=on_acknowledged)
     counters.add("packets")
-
-
-def _sleep(ports: Ports, seconds: float) -> None:
-    """Wait, but not longer than until the supervisor speaks."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0 and not ports.stopping:
-        ports.wait(max(1, round(left * 1000)))

@@ -220,6 +220,7 @@ class Pools:
         """
         pool = self._mapped.get(slot.pool)
         if pool is None:
+            self._forget_earlier(slot.pool)
             pool = self._map(self._store.open(slot.pool))
         return pool.view(slot)
 
@@ -236,6 +237,15 @@ class Pools:
     def forget_all(self) -> None:
         """Map none any longer."""
         self._mapped.clear()
+
+    def _forget_earlier(self, name: str) -> None:
+        """Map the pools no longer that came before this one: their writer has gone on.
+
+        One that is still read is mapped again.
+        """
+        stem = name.partition("~")[0]
+        for earlier in [other for other in self._mapped if other.partition("~")[0] == stem]:
+            self._mapped.pop(earlier, None)
 
     def _map(self, file: PoolFile) -> Pool:
         try:

@@ -1,7 +1,7 @@
 """Small videos made with PyAV, and what PyAV itself decodes from them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -63,6 +63,64 @@ def write_video(
     return path
 
 
+def write_film(path: Path, *, num_frames: int = NUM_FRAMES) -> Path:
+    """H.264 pictures with B-frames, and a tone beside them."""
+    samples = np.sin(np.arange(num_frames * 44_100 // RATE) / 16)
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("libx264", rate=RATE, options={"g": "10"})
+        pictures.width, pictures.height, pictures.pix_fmt = 128, 96, "yuv420p"
+        sound = container.add_stream("aac", rate=44_100, layout="mono")
+        tone = av.AudioFrame.from_ndarray(
+            samples.astype(np.float32)[None], format="fltp", layout="mono"
+        )
+        tone.sample_rate, tone.pts, tone.time_base = 44_100, 0, Fraction(1, 44_100)
+        packets = [*sound.encode(tone), *sound.encode(None)]
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(moving_picture(index), format="rgb24")
+            packets += pictures.encode(frame.reformat(format="yuv420p"))
+        packets += pictures.encode(None)
+        packets.sort(key=lambda packet: packet.dts * packet.time_base)
+        container.mux(packets)
+    return path
+
+
+def spliced(path: Path, *clips: Path) -> Path:
+    """The bytes of several clips in one file: what `cat` makes, or a recorder that starts anew."""
+    path.write_bytes(b"".join(clip.read_bytes() for clip in clips))
+    return path
+
+
+def remuxed(source: Path, path: Path) -> Path:
+    """The packets of a clip without B-frames in another container, at 25 a second."""
+    with av.open(str(source)) as original, av.open(str(path), "w") as copy:
+        video = original.streams.video[0]
+        stream = copy.add_stream_from_template(video)
+        packets = (packet for packet in original.demux(video) if packet.size)
+        for index, packet in enumerate(packets):
+            packet.pts = packet.dts = index
+            packet.stream, packet.time_base = stream, Fraction(1, RATE)
+            copy.mux(packet)
+    return path
+
+
+def turned(path: Path, degrees: int) -> Path:
+    """A copy of an MP4 whose track header asks for a rotation, clockwise."""
+    matrices = {
+        90: (0, 1, -1, 0),
+        180: (-1, 0, 0, -1),
+        270: (0, -1, 1, 0),
+    }
+    a, b, c, d = (value << 16 for value in matrices[degrees])
+    content = bytearray(path.read_bytes())
+    unturned = b"".join(v.to_bytes(4) for v in (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30))
+    at = content.index(unturned, content.index(b"tkhd"))
+    matrix = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    content[at : at + 36] = b"".join(v.to_bytes(4, signed=True) for v in matrix)
+    copy = path.with_name(f"turned{degrees}.mp4")
+    copy.write_bytes(content)
+    return copy
+
+
 def write_sound(path: Path, codec: str, *, cover: bool = False) -> Path:
     """A second of silence, with a picture for a cover if asked for."""
     with av.open(str(path), "w") as container:
@@ -103,14 +161,25 @@ class Shown:
 
 
 def decoded_by_pyav(path: Path) -> list[Shown]:
-    """What the container's own decoder gives, in one thread."""
+    """What the container's own decoder gives, in one thread.
+
+    An AVI has times of decoding only, and PyAV gives them to the wrong pictures.
+    """
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
-        return [
-            Shown.of(f, None if f.pts is None else round(f.pts * f.time_base * 1_000_000_000))
-            for f in container.decode(stream)
-        ]
+        frames = container.decode(stream)
+        shown = [Shown.of(frame, nanoseconds(frame.pts, frame)) for frame in frames]
+    if path.suffix == ".avi":
+        with av.open(str(path)) as container:
+            packets = [packet for packet in container.demux(video=0) if packet.size]
+            times = sorted(nanoseconds(packet.dts, packet) for packet in packets)
+        shown = [replace(one, pts_ns=pts_ns) for one, pts_ns in zip(shown, times, strict=True)]
+    return shown
+
+
+def nanoseconds(ticks: int | None, timed: "av.VideoFrame | av.Packet[VideoStream]") -> int | None:
+    return None if ticks is None else round(ticks * timed.time_base * 1_000_000_000)
 
 
 def decoded_apart(path: Path, *, live: bool = False) -> list[Shown]:

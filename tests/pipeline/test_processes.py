@@ -312,8 +312,9 @@ def test_7_a_process_that_hangs_is_killed_and_replaced(
 
 @pytest.mark.parametrize("group", ["read", "trunk"])
 def test_11_what_dies_again_and_again_is_not_replaced_for_ever(
-    group: str, tmp_path: Path, weights: Path, clip: Path
+    group: str, tmp_path: Path, weights: Path
 ) -> None:
+    clip = make_scene(tmp_path / "yard.mp4", num_frames=1500)
     killed: set[int] = set()
 
     def kill(job: Job) -> None:

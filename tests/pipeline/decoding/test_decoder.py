@@ -1,13 +1,17 @@
 """A decoder made from parameters gives what the container's own decoder gives."""
 
+import io
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
+from PIL import Image
 
 from pipeline.decoding.decoder import ImageDecoder, MediaDecoder, Undecodable, make_decoder
 from pipeline.decoding.media import MediaReader, RawPacket
@@ -147,6 +151,55 @@ def test_pictures_without_times_are_shown(tmp_path: Path) -> None:
     times, refused = decode(parameters, timeless)
     assert times == [None] * NUM_FRAMES
     assert refused == []
+
+
+def test_frames_without_what_they_refer_to_are_marked(tmp_path: Path) -> None:
+    """A decoder that begins in the middle gives what it can, so that it can be counted."""
+    parameters, packets = read(write_video(tmp_path / "clip.mp4", b_frames=0))
+    decoder = MediaDecoder(parameters, live=False)
+    frames = []
+    for index, raw in enumerate(packets[1:]):
+        with suppress(Undecodable):
+            frames += decoder.decode(message_of(raw, index), memoryview(raw.data))
+    frames += decoder.flush()
+    assert [frame.corrupt for frame in frames] == [True] * 11 + [False] * 12
+
+
+@pytest.mark.parametrize("damaged", [set(), {9}, {22, 23}], ids=["whole", "middle", "end"])
+def test_frames_of_an_avi_get_its_times_in_their_order(tmp_path: Path, damaged: set[int]) -> None:
+    """Its H.264 has B-frames, and times of decoding only."""
+    parameters, packets = read(write_video(tmp_path / "clip.avi"))
+    times, refused = decode(
+        parameters,
+        packets,
+        damage=lambda index, data: bytes(len(data)) if index in damaged else data,
+    )
+    assert set(refused) == damaged
+    assert times == sorted(raw.dts_ns for n, raw in enumerate(packets) if n not in damaged)
+
+
+def test_a_size_beyond_all_reason_is_refused() -> None:
+    decoder = MediaDecoder(CodecParameters(codec="mjpeg", width=64, height=64), live=False)
+    picture = encoded(np.zeros((16, 16, 3), np.uint8))
+    at = picture.index(b"\xff\xc0") + 5
+    absurd = picture[:at] + b"\x75\x30\x75\x30" + picture[at + 4 :]
+    raw = RawPacket(
+        data=absurd,
+        pts_ns=0,
+        dts_ns=0,
+        keyframe=True,
+        hidden=False,
+        corrupt=False,
+        captured_ns=0,
+    )
+    with pytest.raises(Undecodable):
+        decoder.decode(message_of(raw), memoryview(absurd))
+
+
+def encoded(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG")
+    return buffer.getvalue()
 
 
 def test_an_error_text_of_the_decoder_is_one_line(tmp_path: Path) -> None:

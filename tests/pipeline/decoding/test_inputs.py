@@ -103,6 +103,29 @@ def test_a_camera_is_named_by_host_and_path(address: str, name: str) -> None:
     assert source.live
 
 
+@pytest.mark.parametrize("named", ["97", "/dev/video97"])
+def test_a_capture_device_that_is_not_there_is_named_in_one_line(named: str) -> None:
+    with pytest.raises(SourceUnreadable, match=r"^/dev/video97: no such camera; .* has ") as caught:
+        find_sources([named])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_capture_device_is_a_live_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/video97" or exists(path))
+    (source,) = find_sources(["97"])
+    assert (source.name, source.kind, source.location) == ("video97", "device", "/dev/video97")
+    assert source.live
+
+
+def test_a_folder_whose_name_is_a_number_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "0/1.png")
+    monkeypatch.chdir(tmp_path)
+    assert find_sources(["0"])[0].kind == "images"
+
+
 @given(st.text(min_size=4).map(lambda text: f"s3{text}cr3t"))
 def test_no_camera_is_named_by_its_password(password: str) -> None:
     (source,) = find_sources([f"rtsp://admin:{password}@cam/yard"])

@@ -1,4 +1,5 @@
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from tests.pipeline.media_factory import (
     RATE,
     moving_picture,
     source_of,
+    turned,
+    write_film,
     write_sound,
     write_video,
 )
@@ -88,24 +91,6 @@ def test_an_avi_that_is_cut_off_gives_less_than_it_declares(tmp_path: Path) -> N
     reader = MediaReader(source_of(path))
     assert len(list(reader.packets())) < reader.facts.num_frames == NUM_FRAMES
     reader.close()
-
-
-def turned(path: Path, degrees: int) -> Path:
-    """A copy whose track header asks for a rotation."""
-    matrices = {
-        90: (0, 1, -1, 0),
-        180: (-1, 0, 0, -1),
-        270: (0, -1, 1, 0),
-    }
-    a, b, c, d = (value << 16 for value in matrices[degrees])
-    content = bytearray(path.read_bytes())
-    unturned = b"".join(v.to_bytes(4) for v in (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30))
-    at = content.index(unturned, content.index(b"tkhd"))
-    matrix = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    content[at : at + 36] = b"".join(v.to_bytes(4, signed=True) for v in matrix)
-    copy = path.with_name(f"turned{degrees}.mp4")
-    copy.write_bytes(content)
-    return copy
 
 
 @pytest.mark.parametrize(("degrees", "rotation_deg"), [(90, -90), (180, -180), (270, 90)])
@@ -214,6 +199,80 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     assert "ermission denied" in refusal(path)
 
 
+def test_streams_that_appear_on_the_way_are_no_obstacle(tmp_path: Path) -> None:
+    """PyAV looks for them in a list it made when the file was opened."""
+    path = write_video(tmp_path / "clip.ts", b_frames=0)
+    reader = MediaReader(source_of(path))
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        reader._container = _Demuxed(*packets, ends_with=IndexError())  # type: ignore[assignment]
+        assert len(list(reader.packets())) == NUM_FRAMES
+
+
+@pytest.mark.parametrize("ticks", [1, 48])
+def test_an_avi_of_many_ticks_a_picture_has_all_it_declares(tmp_path: Path, ticks: int) -> None:
+    """As other programs write it that copy from an MP4."""
+    path = tmp_path / "clip.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=RATE * ticks)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for index in range(NUM_FRAMES):
+            frame = av.VideoFrame.from_ndarray(moving_picture(index), format="rgb24")
+            for packet in stream.encode(frame.reformat(format="yuv420p")):
+                packet.pts = packet.dts = index * ticks
+                packet.time_base, packet.duration = Fraction(1, RATE * ticks), ticks
+                container.mux(packet)
+    reader = MediaReader(source_of(path))
+    assert (reader.facts.num_frames > NUM_FRAMES) == (ticks > 1)
+    times = [raw.dts_ns for raw in reader.packets()]
+    assert times == [index * FRAME_NS for index in range(NUM_FRAMES)]
+    assert reader.facts.num_frames == NUM_FRAMES
+    reader.close()
+
+
+def test_an_avi_has_no_times_of_presentation(tmp_path: Path) -> None:
+    packets = packets_of(write_video(tmp_path / "clip.avi"))
+    assert [raw.pts_ns for raw in packets] == [None] * NUM_FRAMES
+    assert [raw.dts_ns for raw in packets] == [index * FRAME_NS for index in range(NUM_FRAMES)]
+
+
+def test_a_frame_rate_beyond_all_reason_is_not_believed(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi", "mpeg4", num_frames=2, b_frames=0)
+    content = bytearray(path.read_bytes())
+    header = content.index(b"strh") + 8
+    content[header + 20 : header + 28] = (1).to_bytes(4, "little") + b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    reader = MediaReader(source_of(path))
+    reader.close()
+    assert 0 < reader.facts.frame_rate <= 1000
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+def test_a_matroska_file_that_ends_early_says_where(tmp_path: Path, suffix: str) -> None:
+    codec = "libvpx" if suffix == "webm" else "libx264"
+    path = write_video(tmp_path / f"clip.{suffix}", codec, num_frames=50, b_frames=0)
+    assert len(packets_of(path)) == 50
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert re.search(r"ends at [01]\.\d\d s of the 2\.00 s it declares", refusal(path))
+
+
+def test_a_matroska_file_whose_pictures_come_seldom_is_whole(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mkv", b_frames=0, pts=lambda index: index * index)
+    assert len(packets_of(path)) == NUM_FRAMES
+
+
+def test_sound_that_lasts_longer_than_the_pictures_is_not_missed(tmp_path: Path) -> None:
+    """Where a Matroska file does not tell how long each stream is, only how long it is itself."""
+    path = write_film(tmp_path / "clip.mkv", num_frames=50)
+    whole = path.read_bytes()
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].metadata["DURATION"].startswith("00:00:02")
+    path.write_bytes(whole.replace(b"DURATION", b"NOTATION"))
+    assert len(packets_of(path)) == 50
+    path.write_bytes(path.read_bytes()[: len(whole) // 2])
+    assert 10 < len(packets_of(path)) < 50
+
+
 def test_times_beyond_all_reason_are_no_times(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mkv", "mpeg4", num_frames=2, b_frames=0)
     reader = MediaReader(source_of(path))
@@ -229,14 +288,19 @@ def test_times_beyond_all_reason_are_no_times(tmp_path: Path) -> None:
 
 
 class _Demuxed:
-    """A container that holds one packet."""
+    """A container that holds these packets."""
 
-    def __init__(self, packet: "av.Packet[av.VideoStream]") -> None:
-        self._packet = packet
-        self.format = av.ContainerFormat("matroska")
+    def __init__(
+        self, *packets: "av.Packet[av.VideoStream]", ends_with: Exception | None = None
+    ) -> None:
+        self._packets = packets
+        self._ends_with = ends_with
+        self.format = av.ContainerFormat("mpegts")
 
     def demux(self, _: object) -> "Iterator[av.Packet[av.VideoStream]]":
-        yield self._packet
+        yield from self._packets
+        if self._ends_with is not None:
+            raise self._ends_with
 
 
 @contextmanager

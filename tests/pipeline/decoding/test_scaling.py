@@ -118,6 +118,32 @@ def test_the_picture_is_the_triangle_filter_of_the_frame(
     assert difference.max() <= 6
 
 
+@pytest.mark.parametrize(
+    ("rotation_deg", "pixel_aspect", "hw"),
+    [(0, 2.0, (96, 320)), (90, 2.0, (320, 96)), (0, 10 / 11, (96, 145)), (0, 1.0, (96, 160))],
+)
+def test_oblong_pixels_become_square(
+    rotation_deg: int, pixel_aspect: float, hw: tuple[int, int]
+) -> None:
+    """Left half black, right half white, before and after."""
+    pixels = np.zeros((96, 160, 3), np.uint8)
+    pixels[:, 80:] = 255
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+    scaler = FrameScaler(rotation_deg, pixel_aspect)
+    assert scaler.upright_hw(frame) == hw
+    letterbox = Letterbox.fit(hw, (160, 160))
+    canvas = np.empty((160, 160, 3), np.uint8)
+    scaler.letterboxed(frame, letterbox, canvas)
+    picture = np.empty((*hw, 3), np.uint8)
+    scaler.full_size(frame, picture)
+    for seen in (inner(canvas, letterbox), picture):
+        long_axis = int(seen.shape[1] > seen.shape[0])
+        sides = np.split(np.moveaxis(seen, long_axis, 0), [seen.shape[long_axis] // 2])
+        means = sorted(half.mean() for half in sides)
+        assert means[0] < 10
+        assert means[1] > 245
+
+
 def test_what_the_picture_does_not_fill_is_padding() -> None:
     canvas, letterbox = letterboxed(noisy_frame(640, 360), (416, 704))
     inner(canvas, letterbox)[...] = PAD

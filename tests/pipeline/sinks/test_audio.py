@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sound in a written MP4: present, in place, and no longer than the pictures."""
 
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
+from pipeline.sinks.audio import _copied
 from pipeline.sinks.mp4 import Mp4Writer
 from tests.pipeline.sinks.videos import decode, smooth_picture, sound, write_sound
 
@@ -119,6 +122,36 @@ def test_sound_that_cannot_be_read_is_left_out_with_a_warning(
     path = write(tmp_path / "out.mp4", tmp_path / "gone.mp4", num_frames=10)
     assert len(decode(path).pts_s) == 10
     assert "gone.mp4: sound is left out: No such file" in caplog.text
+
+
+def test_damaged_sound_of_a_transport_stream_leaves_all_pictures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The header of each packet of its AAC must be read, and these are not there."""
+    source = write_sound(tmp_path / "a.ts", "aac", duration_s=4, click_s=0)
+    whole = source.read_bytes()
+    middle = whole.index(b"\xff\xf1", len(whole) // 2)
+    source.write_bytes(whole[:middle] + bytes(2000) + whole[middle + 2000 :])
+    path = write(tmp_path / "out.mp4", source, num_frames=150)
+    assert len(decode(path).pts_s) == 150
+    assert 2.0 < len(sound(path)[1]) / 48_000 < 6.0
+    assert "a.ts: sound has gaps" in caplog.text
+
+
+def test_streams_that_appear_on_the_way_leave_all_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyAV stumbles over them at the end."""
+
+    def stumbling(*arguments: Any) -> Generator[Any, None, None]:
+        yield from _copied(*arguments)
+        raise IndexError
+
+    monkeypatch.setattr("pipeline.sinks.audio._copied", stumbling)
+    source = write_sound(tmp_path / "a.m4a", "aac")
+    path = write(tmp_path / "out.mp4", source, num_frames=100)
+    assert len(decode(path).pts_s) == 100
+    assert len(sound(path)[1]) / 48_000 > 1.5
 
 
 def test_sound_that_breaks_off_leaves_all_pictures(tmp_path: Path) -> None:

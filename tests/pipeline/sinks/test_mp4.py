@@ -2,6 +2,7 @@
 """The MP4 writer: times, sizes, colours, and what is left when things go wrong."""
 
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -182,6 +183,17 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     path = tmp_path / "gone" / "a.mp4"
     with pytest.raises(SinkError, match=r"gone/a\.mp4: cannot be written: no such file.*folder"):
         Mp4Writer(path, width=320, height=240, frame_rate=Fraction(25))
+
+
+def test_a_folder_removed_meanwhile_is_noticed_within_a_fragment(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / "a.mp4"
+    writer = Mp4Writer(path, width=320, height=240, frame_rate=Fraction(25))
+    fill(writer, 60)
+    shutil.rmtree(tmp_path / "folder")
+    with pytest.raises(SinkError, match=r"a\.mp4: cannot be written: no such file.*keep it"):
+        fill(writer, 120)
+    writer.abandon()
 
 
 def test_a_full_disk_is_one_line_and_can_be_abandoned(tmp_path: Path) -> None:

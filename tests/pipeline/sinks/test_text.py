@@ -2,6 +2,7 @@
 """MOT text and JSON lines."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,19 @@ def test_a_full_disk_is_one_line_that_names_the_file(
 def test_a_missing_folder_is_named(tmp_path: Path, make: Callable[[Path], Writer]) -> None:
     with pytest.raises(SinkError, match=r"gone/a: cannot be written: no such file"):
         make(tmp_path / "gone" / "a")
+
+
+@pytest.mark.parametrize("make", [mot, jsonl])
+def test_a_folder_removed_meanwhile_fails_the_next_line(
+    tmp_path: Path, make: Callable[[Path], Writer]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    writer = make(tmp_path / "folder" / "a")
+    write(writer, 0, two_tracks())
+    shutil.rmtree(tmp_path / "folder")
+    with pytest.raises(SinkError, match="keep it while the run lasts"):
+        write(writer, 1, two_tracks())
+    writer.abandon()
 
 
 @pytest.mark.parametrize("make", [mot, jsonl])
