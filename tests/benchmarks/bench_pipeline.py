@@ -25,7 +25,6 @@ from model.config import ModelConfig
 from pipeline.config import OutputConfig, PipelineConfig
 from pipeline.job import Job
 from pipeline.messages import Tracked
-from pipeline.stages.write import HandOver
 from pipeline.tracking.tracks import Tracks
 
 WARM_UP = 30
@@ -70,7 +69,7 @@ def compare(
     return {
         **surroundings(),
         "clip": f"1920x1080 H.264, {options.frames} frames of {options.clip.name}",
-        "precision": job.engines.built[0].precision,
+        "precision": job.supervisor.engines[0].precision,
         "frames_per_s": {
             name: spread([turn[name]["frames_per_s"] for turn in turns]) for name in turns[0]
         },
@@ -101,7 +100,7 @@ def through_pipeline(clip: Path, model: ModelConfig) -> tuple[dict[str, float], 
     def take(_: Tracked, __: Tracks) -> None:
         times.append((time.perf_counter(), time.process_time()))
 
-    job = Job(PipelineConfig(model=model), [str(clip)], open_sink=lambda _: HandOver(take))
+    job = Job(PipelineConfig(model=model), [str(clip)], take=take)
     job.run()
     assert job.complete, job.streams[0].reason
     (began, cpu_began), (ended, cpu_ended) = times[WARM_UP - 1], times[-1]
@@ -118,7 +117,8 @@ def with_video(clip: Path, model: ModelConfig, folder: Path) -> dict[str, float]
     state = job.streams[0]
     assert state.complete, state.reason
     decoded = job.counters[state.source.name]["decoded"]
-    return {"frames_per_s": decoded / (state.elapsed_s - job.engines.build_s)}
+    build_s = sum(engine.build_s for engine in job.supervisor.engines)
+    return {"frames_per_s": decoded / (state.elapsed_s - build_s)}
 
 
 def per_frame(job: Job, frames: int) -> dict[str, dict[str, float]]:

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from pipeline.config import (
     SupervisionConfig,
 )
 from pipeline.job import Job
+from tests.pipeline.cameras import make_film
 from tests.pipeline.scenes import (
     Once,
     build_squares,
@@ -29,6 +31,7 @@ from tests.pipeline.scenes import (
     make_scene,
     read_jsonl,
 )
+from tests.pipeline.small_camera import SmallCamera
 
 NUM_FRAMES = 150
 GROUPS = ("trunk", "read", "track", "sinks")
@@ -78,7 +81,7 @@ def make_config(weights: Path, folder: Path, **nodes: object) -> PipelineConfig:
 
 
 def run_job(
-    config: PipelineConfig, *sources: Path, on_tick: Callable[[Job], None] = lambda _: None
+    config: PipelineConfig, *sources: Path | str, on_tick: Callable[[Job], None] = lambda _: None
 ) -> Job:
     job = Job(config, [str(source) for source in sources])
     job.run(lambda: on_tick(job))
@@ -95,13 +98,15 @@ def pids(job: Job, group: str) -> list[int]:
     return [process.pid for process in known if process.group == group and process.pid]
 
 
-def once_at(tracked: int, group: str, number: int = signal.SIGKILL) -> Callable[[Job], None]:
+def once_at(
+    tracked: int, group: str, number: int = signal.SIGKILL, *, stream: str = "yard"
+) -> Callable[[Job], None]:
     """Send a signal to a group's process when so many frames are tracked."""
     done = False
 
     def tick(job: Job) -> None:
         nonlocal done
-        if not done and job.counters["yard"]["tracked"] >= tracked and pids(job, group):
+        if not done and job.counters[stream]["tracked"] >= tracked and pids(job, group):
             done = True
             os.kill(pids(job, group)[0], number)
 
@@ -245,6 +250,65 @@ def test_9_damaged_packets_are_counted_once_though_they_are_decoded_twice(
         outcomes.append((job.counters["yard"].as_dict(), job.streams[0].reason))
     assert outcomes[0][0]["undecodable"] > 0
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> Iterator[SmallCamera]:
+    camera = SmallCamera(make_film(tmp_path / "film.mp4"))
+    camera.on()
+    yield camera
+    camera.off()
+
+
+@pytest.mark.parametrize("group", ["trunk", "read", "track"])
+def test_8_9_and_10_whoever_dies_behind_a_camera_is_replaced_and_every_frame_accounted_for(
+    group: str, tmp_path: Path, weights: Path, camera: SmallCamera
+) -> None:
+    name, after = "127.0.0.1-live", 0
+    killing = once_at(30, group, stream=name)
+
+    def tick(job: Job) -> None:
+        nonlocal after
+        tracked = job.counters[name]["tracked"]
+        killing(job)
+        if job.supervisor.replaced:
+            after = after or tracked
+            if tracked > after + 40:
+                stop()
+
+    job = Job(make_config(weights, tmp_path / "out"), [camera.address()])
+    stop = Once(job.stop)
+    job.run(lambda: tick(job))
+    assert job.complete, job.streams[0].reason
+    assert [death.group for death in job.supervisor.replaced] == [group]
+    counters = job.counters[name]
+    assert counters["decoded"] == counters["tracked"] + counters.num_dropped
+    lines = read_jsonl(tmp_path / f"out/{name}.jsonl")
+    frames = [line["frame"] for line in lines]
+    assert frames == sorted(set(frames))
+    assert len(frames) == counters["tracked"]
+    times = [line["pts_s"] for line in lines]
+    assert times == sorted(times)
+    if group != "trunk":
+        before = ids_in(line for line in lines if line["frame"] <= 20)
+        later = ids_in(lines[-20:])
+        assert later
+        assert before.isdisjoint(later)
+
+
+def ids_in(lines: Iterable[dict[str, Any]]) -> set[int]:
+    return {found["id"] for line in lines for found in line["objects"]}
+
+
+def test_10_a_camera_without_its_sinks_has_failed(
+    tmp_path: Path, weights: Path, camera: SmallCamera
+) -> None:
+    name = "127.0.0.1-live"
+    killing = once_at(20, "sinks", stream=name)
+    job = run_job(make_config(weights, tmp_path / "out"), camera.address(), on_tick=killing)
+    assert "write-tracks" in job.streams[0].reason
+    assert (tmp_path / f"out/{name}.jsonl.partial").exists()
+    assert job.counters[name].num_in_flight == 0
 
 
 @pytest.mark.parametrize("group", ["track", "sinks"])

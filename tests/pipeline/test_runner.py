@@ -1,6 +1,7 @@
 """The failure contract of `pipeline/runner.py`, and what always holds of a run."""
 
 import json
+import mmap
 import os
 import threading
 import time
@@ -92,6 +93,39 @@ def test_requests_run_side_by_side(
     monkeypatch.setattr("pipeline.job.build_engine", build)
     run_job(make_config(weights, tmp_path), make_scene(tmp_path / "a.mp4"))
     assert 1 < engines[0].most_at_once <= SquareEngine.num_requests
+
+
+def test_no_pixel_is_copied_between_the_decoder_and_the_engine_nor_a_prediction_after_it(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[object] = []
+
+    class Watched(SquareEngine):
+        def start(self, images: np.ndarray, predictions: np.ndarray, on_done: Any) -> None:
+            places.extend(origin(array) for array in (images, predictions))
+            super().start(images, predictions, on_done)
+
+    def watched(rows: np.ndarray, *arguments: Any, **options: Any) -> Any:
+        places.append(origin(rows))
+        return suppress(rows, *arguments, **options)
+
+    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+        return Watched(image_hw)
+
+    monkeypatch.setattr("pipeline.job.build_engine", build)
+    monkeypatch.setattr("pipeline.stages.suppress.suppress", watched)
+    run_job(make_config(weights, tmp_path), make_scene(tmp_path / "a.mp4"))
+    assert len(places) == 3 * 30
+    assert all(isinstance(place, mmap.mmap) for place in places)
+    assert len({id(place) for place in places}) == 2  # one pool of images, one of predictions
+
+
+def origin(array: np.ndarray) -> object:
+    """Whose memory an array lies in."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base
 
 
 def test_a_second_run_gives_the_same_tracks_byte_for_byte(tmp_path: Path, weights: Path) -> None:

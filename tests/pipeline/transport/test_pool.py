@@ -55,6 +55,17 @@ def test_no_slot_lies_on_another(pools: Pools) -> None:
     assert pool.num_held == 300
 
 
+def test_what_another_process_reads_is_the_slot_and_no_copy_of_it(desk: PoolDesk) -> None:
+    """Two processes map a pool each for themselves."""
+    writer, reader = Pools(desk), Pools(desk)
+    lease = leased(writer.create("yard/images", (4,), UINT8, 1), 1)
+    lease.publish(1)
+    seen = reader.view(lease.slot)
+    assert not np.shares_memory(seen, lease.array)
+    lease.pool._array(0)[...] = 9
+    assert seen.tolist() == [9] * 4
+
+
 def test_a_published_slot_is_read_only_for_everyone(pools: Pools) -> None:
     lease = leased(pools.create("yard/images", (4,), UINT8, 1))
     lease.publish(1)
