@@ -10,6 +10,8 @@ from cyclopts.exceptions import CycloptsError
 COMMANDS = {
     "run": ("pipeline.cli:run", "Detect and track in files, images and cameras."),
     "check": ("pipeline.cli:check", "Validate settings and print the graph they make."),
+    "worker": ("pipeline.cli:worker", "Find boxes for clients on other hosts."),
+    "keys": ("pipeline.cli:keys", "Make a pair of keys for a worker or a client."),
     "doctor": ("pipeline.cli:doctor", "Say what this machine can do and what it lacks."),
     "models": ("model.cli:models", "List the sizes, or say what a weights file is."),
     "import": ("model.cli:import_", "Convert a published checkpoint into our weights file."),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sightline run, check, doctor: parse, call, print."""
+"""sightline run, check, doctor, worker, keys: parse, call, print."""
 
 import json
 import logging
@@ -14,11 +14,13 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from model.config import load_settings
-from pipeline.config import PipelineConfig, TrackerKind
+from model.engines import build_engine
+from pipeline.config import PipelineConfig, Placement, TrackerKind, WorkerConfig
 from pipeline.doctor import examine
 from pipeline.job import Job, describe_graph
 from pipeline.progress import Progress, closing_lines
-from pipeline.runner import StreamState
+from pipeline.station import Station
+from pipeline.transport.curve import make_keys
 
 _FAULT_LINES = 4
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
@@ -41,6 +43,7 @@ class RunOptions:
         imgsz: Long side of the network's picture, a multiple of 32.
         stride: Look at every so many frames.
         limit: Stop after so many frames of each source.
+        placement: Run stages as threads of one process, or in processes that are replaced.
     """
 
     model: Annotated[Path | None, Parameter(alias="-m")] = None
@@ -55,6 +58,7 @@ class RunOptions:
     imgsz: int | None = None
     stride: int | None = None
     limit: int | None = None
+    placement: Placement | None = None
 
     def overrides(self) -> list[str]:
         """The options that were given, as assignments to the settings tree."""
@@ -79,6 +83,7 @@ _SETTING_OF = {
     "imgsz": "model.image_size",
     "stride": "source.stride",
     "limit": "source.limit",
+    "placement": "placement",
 }
 
 
@@ -149,6 +154,57 @@ def doctor() -> int:
     return 0 if all(finding.present or finding.optional for finding in findings) else FAILED
 
 
+def worker(
+    *,
+    listen: str | None = None,
+    key: Path | None = None,
+    allow: Path | None = None,
+    model: Annotated[Path | None, Parameter(alias="-m")] = None,
+    config: Path | None = None,
+    assign: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+) -> int:
+    """Find boxes for clients on other hosts, until SIGTERM or Ctrl-C.
+
+    A client names this worker under `remote` in its settings. What passes between them is
+    encrypted, and only clients whose public key is allowed are served.
+
+    Args:
+        listen: Where clients come in, tcp://HOST:PORT; tcp://0.0.0.0:PORT is every address.
+        key: The worker's secret key, made by `sightline keys`.
+        allow: Public keys of the clients that may come in: a .pub file, or a folder of them.
+        model: Weights to detect with, the same file that the clients name.
+        config: Settings as YAML.
+        assign: Any setting as name=value, for example clients=8 or model.precision=f32.
+    """
+    logging.basicConfig(format="sightline: %(message)s", level=logging.INFO)
+    given = {"listen": listen, "key": key, "allow": allow, "model.weights": model}
+    named = [f"{name}={json.dumps(str(v))}" for name, v in given.items() if v is not None]
+    station = Station(load_settings(WorkerConfig, config, [*assign, *named]), build_engine)
+    before: dict[int, Any] = {}
+
+    def stop(_: int, __: FrameType | None) -> None:
+        for number, handler in before.items():  # a second signal ends at once
+            signal.signal(number, handler)
+        station.stop()
+
+    before.update({n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)})
+    station.run()
+    return 0
+
+
+def keys(name: str, *, output: Annotated[Path, Parameter(alias="-o")] = Path()) -> int:
+    """Make a pair of keys: NAME.key, which is secret, and NAME.pub for the other side.
+
+    Args:
+        name: Whom the keys are for, for example the name of this host.
+        output: Folder to write them into.
+    """
+    secret, public = make_keys(name, output)
+    print(f"{secret}: the secret key, which stays on this host")
+    print(f"{public}: the public key, to be copied to the other side")
+    return 0
+
+
 def _run_until_signal(job: Job, *, quiet: bool) -> int | None:
     """Run the job; Ctrl-C and SIGTERM end it in order, a second one at once."""
     caught: list[int] = []
@@ -171,7 +227,7 @@ def _print_faults(job: Job) -> None:
     """What is not complete, in four lines at most; a traceback only where our own code failed."""
     for trace in dict.fromkeys(state.trace for state in job.streams if state.trace):
         print(trace, file=sys.stderr, end="")
-    faults = [_about(state) for state in job.streams if state.reason]
+    faults = [state.fault for state in job.streams if state.fault]
     if job.fault:
         faults.insert(0, job.fault)
     if len(faults) > _FAULT_LINES:
@@ -185,9 +241,3 @@ def _plain(name: str, value: object) -> object:
     if name == "classes":
         return [part.strip() for part in str(value).split(",") if part.strip()]
     return str(value) if isinstance(value, Path) else value
-
-
-def _about(state: StreamState) -> str:
-    """The reason, led by the stream's name where it does not name its source itself."""
-    named = state.source.label in state.reason
-    return state.reason if named else f"{state.source.name}: {state.reason}"

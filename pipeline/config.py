@@ -1,16 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the pipeline: one frozen tree, checked once."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from model.config import ModelConfig, Ratio, Settings, Suppression
 
 Seconds = Annotated[float, Field(gt=0)]
 Placement = Literal["threads", "processes"]
 TrackerKind = Literal["bytetrack", "sort", "ocsort", "botsort", "none"]
+
+_TCP = re.compile(r"tcp://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]):(\d{1,5})")
+
+
+def _tcp_address(address: str) -> str:
+    match = _TCP.fullmatch(address)
+    if match is None or int(match[2]) > 65535:
+        raise PydanticCustomError(
+            "tcp_address", "expected tcp://HOST:PORT, got {address}", {"address": address}
+        )
+    return address
+
+
+TcpAddress = Annotated[str, AfterValidator(_tcp_address)]
+Silence = Annotated[float, Field(ge=2, le=3600)]
 
 
 class SourceConfig(Settings):
@@ -71,6 +88,40 @@ class SupervisionConfig(Settings):
     restart_window_s: Seconds = 60.0
 
 
+class RemoteConfig(Settings):
+    """A worker on another host that finds the boxes, see `sightline worker`."""
+
+    address: TcpAddress
+    server_key: Path
+    """The worker's public key, its `.pub` file."""
+    key: Path
+    """Our own secret key, a `.key` file."""
+    timeout_s: Seconds = 30.0
+    """How long the worker may be away, at the start or later, before the run fails."""
+    silence_s: Silence = 5.0
+    """A connection that is silent for so long is given up and made anew."""
+
+
+class WorkerConfig(Settings):
+    """A worker that finds boxes for clients on other hosts."""
+
+    listen: TcpAddress
+    """Where clients come in; `tcp://0.0.0.0:PORT` is every address of this machine."""
+    key: Path
+    """The worker's secret key, a `.key` file."""
+    allow: Path
+    """Public keys of the clients that may come in: one `.pub` file, or a folder of them."""
+    model: ModelConfig = ModelConfig()
+    clients: Annotated[int, Field(ge=1, le=64)] = 4
+    """Clients served at a time; each has engines of its own."""
+    credits: Annotated[int, Field(ge=1, le=256)] = 16
+    """Pictures of one client that are here at a time."""
+    frame_mib: Annotated[int, Field(ge=1, le=64)] = 16
+    """The largest picture; together with `credits` and `clients` it bounds the memory."""
+    silence_s: Silence = 5.0
+    """A client that is silent for so long is gone, and its engines are freed."""
+
+
 class PipelineConfig(Settings):
     """A run over files, images and cameras."""
 
@@ -81,6 +132,8 @@ class PipelineConfig(Settings):
     drawing: DrawingConfig = DrawingConfig()
     output: OutputConfig = OutputConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    remote: RemoteConfig | None = None
+    """Where boxes are found, if not here."""
     placement: Placement = "threads"
     """Whether stages share this process or have processes of their own."""
     classes: tuple[str, ...] = ()

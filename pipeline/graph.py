@@ -5,17 +5,21 @@
                     |                                         |
                     `------------ pictures -------------> annotate -> write video
 
+With `remote`, infer and suppress run on another host and one stage stands for them here.
+
 Full-size pictures pass by the trunk, which needs none; they exist only while a sink wants them.
 
 Where stages run in processes, a process holds one group: `trunk` (one for all streams), and for
 each stream `read`, `track`, and `sinks`, which must not end one with another.
 """
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from model.config import Suppression
 from model.engines.contract import Engine
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source
@@ -27,6 +31,7 @@ from pipeline.stages.annotate import Annotate
 from pipeline.stages.decode import Decode
 from pipeline.stages.infer import Infer
 from pipeline.stages.preprocess import Preprocess
+from pipeline.stages.remote import Remote
 from pipeline.stages.source import ReadCamera, ReadFile
 from pipeline.stages.suppress import Suppress
 from pipeline.stages.track import Track
@@ -34,6 +39,9 @@ from pipeline.stages.write import HandOver, TextFiles, WriteImage, WriteTracks, 
 from pipeline.topology import Graph, Link, Stage, Worker
 from pipeline.tracking.tracker import Tracker, make_tracker
 from pipeline.tracking.tracks import Tracks
+from pipeline.transport.curve import read_keys, read_public
+from pipeline.transport.uplink import Uplink
+from pipeline.transport.wire import PROTOCOL, Hello, model_facts
 
 _PACKETS = 32
 _RESULTS = 16
@@ -67,13 +75,20 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
     pictures = Link("pictures", Picture, depth=window + 2)
     drawn = Link("drawn", Drawn, depth=4)
     video = plan.config.output.save_video
+    if plan.config.remote is not None:  # a key that is missing is told before anything starts
+        read_keys(plan.config.remote.key)
+        read_public(plan.config.remote.server_key)
     make = _Makers(plan, counters)
     # fmt: off
-    trunk = (
+    trunk: tuple[Stage, ...] = (
         #     name            group    reads               writes              worker
         Stage("infer",        "trunk", (frames,),          (predictions,),     make.infer),
         Stage("suppress",     "trunk", (predictions,),     (found,),           make.suppress),
     )
+    if plan.config.remote is not None:
+        trunk = (
+            Stage("remote",   "trunk", (frames,),          (found,),           make.remote),
+        )
     branch: tuple[Stage, ...] = (
         Stage("source",       "read",  (),                 (packets,),         make.source),
         Stage("decode",       "read",  (packets,), (frames, pictures) if video else (frames,),
@@ -99,14 +114,38 @@ class _Makers:
         self._config = plan.config
 
     def infer(self, _: str) -> Worker:
-        return Infer(partial(self._plan.build_engine, self._config.model))
+        return Infer(partial(self._plan.build_engine, self._config.model), self._budgets_ns())
+
+    def _budgets_ns(self) -> Mapping[str, int]:
+        """How old frames of live streams may be and still be looked at."""
+        budget_ns = round(self._config.source.staleness_s * 1e9 / 2)
+        live = (name for name, source in self._plan.sources.items() if source.live)
+        return dict.fromkeys(live, budget_ns)
 
     def suppress(self, _: str) -> Worker:
+        return Suppress(self._suppression(), self._plan.class_ids)
+
+    def _suppression(self) -> Suppression:
+        """What the tracker wants to see: also boxes that can only continue a track."""
         tracking, settings = self._config.tracking, self._config.suppression
         floor = settings.min_score
         if tracking.kind != "none":
             floor = min(floor, tracking.low_score)
-        return Suppress(settings.model_copy(update={"min_score": floor}), self._plan.class_ids)
+        return settings.model_copy(update={"min_score": floor})
+
+    def remote(self, _: str) -> Worker:
+        remote, weights = self._config.remote, self._config.model.weights
+        assert remote is not None
+        assert weights is not None
+        hello = Hello(
+            protocol=PROTOCOL,
+            run=secrets.token_hex(16),
+            model=model_facts(weights),
+            suppression=self._suppression().model_dump(),
+            class_ids=None if self._plan.class_ids is None else tuple(self._plan.class_ids),
+        )
+        keys, server = read_keys(remote.key), read_public(remote.server_key)
+        return Remote(partial(Uplink, remote, keys, server, hello), self._budgets_ns())
 
     def source(self, stream: str) -> Worker:
         source = self._plan.sources[stream]

@@ -74,7 +74,7 @@ class Ports:
         self.checkpoint: Checkpoint | None = None
         """Where a stage that died left off, for the one that takes its place."""
         self.busy_since_s: float | None = None
-        """When the stage began to work on what it has; None while it waits."""
+        """When the stage last came by here, where it works; None while it waits here."""
         self.pools = pools
         self.usage = Usage()
         self._stopping = False
@@ -92,6 +92,7 @@ class Ports:
     @property
     def stopping(self) -> bool:
         """Whether the supervisor asked for no more input."""
+        self.busy_since_s = time.monotonic()  # who asks gets on
         self._obey()
         return self._stopping
 
@@ -145,6 +146,7 @@ class Ports:
         """
         while not self.can_send(link, message.stream):
             self.wait()
+        self.busy_since_s = time.monotonic()
         outlets = self._connected(link, message.stream)
         if lease is not None:
             lease.publish(len(outlets))
