@@ -5,6 +5,8 @@ import json
 import logging
 import signal
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
@@ -227,7 +229,7 @@ def _print_faults(job: Job) -> None:
     """What is not complete, in four lines at most; a traceback only where our own code failed."""
     for trace in dict.fromkeys(state.trace for state in job.streams if state.trace):
         print(trace, file=sys.stderr, end="")
-    faults = [state.fault for state in job.streams if state.fault]
+    faults = list(_faults(job))
     if job.fault:
         faults.insert(0, job.fault)
     if len(faults) > _FAULT_LINES:
@@ -235,6 +237,16 @@ def _print_faults(job: Job) -> None:
         faults[_FAULT_LINES - 1 :] = [f"and {rest} more, see {job.outputs.summary}"]
     for fault in faults:
         print(f"sightline: {fault}", file=sys.stderr)
+
+
+def _faults(job: Job) -> Iterator[str]:
+    """The fault of every stream; one that several share is told once."""
+    shared = Counter(state.reason for state in job.streams if state.reason)
+    for state in job.streams:
+        count = shared.pop(state.reason, 0)
+        if count:
+            others = f" (and {count - 1} more sources)" if count > 1 else ""
+            yield state.fault + others
 
 
 def _plain(name: str, value: object) -> object:

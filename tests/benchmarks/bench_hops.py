@@ -5,7 +5,8 @@
 A writer leases a slot of 384x640x3, sends its header over a link, and a reader looks at the slot
 and acknowledges: what `decode -> infer` does. The time is from just before `send` to the moment
 the reader holds the picture. Idle: one frame every 5 ms on a quiet machine. Loaded: the same while
-every core computes.
+every core computes. Bare: a ZeroMQ message of 100 bytes over the same kind of socket, and nothing
+else, which is the bound.
 """
 
 import argparse
@@ -45,7 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=1000)
     options = parser.parse_args()
-    runs: dict[str, Callable[[int], list[float]]] = {"threads": in_threads, "processes": in_two}
+    runs: dict[str, Callable[[int], list[float]]] = {
+        "threads": in_threads,
+        "processes": in_two,
+        "bare inproc": lambda count: bare(count, "inproc://bare"),
+        "bare ipc": lambda count: bare(count, f"ipc://@sightline-bare-{os.getpid()}"),
+    }
     count = options.frames + WARM_UP
     result = {"idle": {name: figures(run(count)) for name, run in runs.items()}}
     with every_core_busy():
@@ -83,6 +89,35 @@ def in_two(num_frames: int) -> list[float]:
         context.term()
         desk.close()
         return list(json.loads(told.read_text()))
+
+
+def bare(num_frames: int, address: str) -> list[float]:
+    """A message with the time it was sent, from a DEALER to a ROUTER in another thread."""
+    seen, sending, receiving = list[float](), zmq.Context(), zmq.Context()
+    if address.startswith("inproc"):
+        receiving = sending
+    router = receiving.socket(zmq.ROUTER)
+    router.bind(address)
+
+    def take() -> None:
+        for _ in range(num_frames):
+            router.poll()
+            sent_ns = int.from_bytes(router.recv_multipart()[1])
+            seen.append((time.monotonic_ns() - sent_ns) / 1000)
+
+    reader = threading.Thread(target=take)
+    reader.start()
+    dealer = sending.socket(zmq.DEALER)
+    dealer.connect(address)
+    for _ in range(num_frames):
+        dealer.send(time.monotonic_ns().to_bytes(100))
+        time.sleep(PAUSE_S)
+    reader.join()
+    for socket in (router, dealer):
+        socket.close()
+    for context in {sending, receiving}:
+        context.term()
+    return seen
 
 
 def read(context: Any, address: str, desk: PoolDesk) -> list[float]:
