@@ -11,6 +11,7 @@ from model.config import ModelConfig
 from pipeline import run
 from pipeline.config import OutputConfig, PipelineConfig, SourceConfig
 from pipeline.job import Job
+from tests.pipeline.small_camera import SmallCamera
 
 PEOPLE = "one-by-one-person-detection.mp4"
 
@@ -81,3 +82,39 @@ def test_two_runs_give_the_same_bytes(
         texts.append((tmp_path / name / f"{Path(PEOPLE).stem}.mot.txt").read_bytes())
     assert texts[0] == texts[1]
     assert texts[0]
+
+
+def test_a_real_clip_played_once_by_a_camera_gives_the_file_s_boxes_and_identities(
+    data: Path, coco_weights: Path, tmp_path: Path
+) -> None:
+    clip = data / "clips/highway-1280x720.mp4"
+    camera = SmallCamera(clip, once=True)
+    camera.on()
+    source = SourceConfig(limit=36, staleness_s=60)
+    config = PipelineConfig(
+        model=ModelConfig(weights=coco_weights),
+        source=source,
+        window=64,
+        output=OutputConfig(directory=tmp_path),
+    )
+    try:
+        job = Job(config, [str(clip), camera.address()])
+        job.run()
+    finally:
+        camera.off()
+    assert job.complete, [state.reason for state in job.streams]
+    of_file, of_camera = (
+        (tmp_path / f"{state.source.name}.mot.txt").read_text().splitlines()
+        for state in job.streams
+    )
+    assert len(of_file) > 20
+    assert renamed(of_camera) == renamed(of_file)
+
+
+def renamed(lines: list[str]) -> list[list[str]]:
+    """The lines with identities numbered in order of appearance."""
+    names: dict[str, str] = {}
+    return [
+        [frame, names.setdefault(track_id, str(len(names))), *rest]
+        for frame, track_id, *rest in (line.split(",") for line in lines)
+    ]
