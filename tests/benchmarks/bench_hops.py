@@ -49,8 +49,8 @@ def main() -> None:
     runs: dict[str, Callable[[int], list[float]]] = {
         "threads": in_threads,
         "processes": in_two,
-        "bare inproc": lambda count: bare(count, "inproc://bare"),
-        "bare ipc": lambda count: bare(count, f"ipc://@sightline-bare-{os.getpid()}"),
+        "bare, threads": bare_in_threads,
+        "bare, processes": bare_in_two,
     }
     count = options.frames + WARM_UP
     result = {"idle": {name: figures(run(count)) for name, run in runs.items()}}
@@ -76,48 +76,78 @@ def in_threads(num_frames: int) -> list[float]:
 def in_two(num_frames: int) -> list[float]:
     """The reader in a process of its own, as a fork that shares the pools' descriptors."""
     address, desk = f"ipc://@sightline-hops-{os.getpid()}-{time.monotonic_ns()}", PoolDesk()
-    pools = Pools(desk)
-    pool = pools.create("yard/images", SHAPE, np.dtype(np.uint8), LINK.depth)
+    pool = Pools(desk).create("yard/images", SHAPE, np.dtype(np.uint8), LINK.depth)
+
+    def send() -> None:
+        context = zmq.Context()
+        write(context, address, desk, num_frames, pool)
+        context.term()
+
+    seen = forked(lambda: read(zmq.Context(), address, desk), send)
+    desk.close()
+    return seen
+
+
+def forked(take: Callable[[], list[float]], send: Callable[[], None]) -> list[float]:
+    """What `take` returns in a process of its own, while this one sends."""
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "seen.json"
         if os.fork() == 0:
-            told.write_text(json.dumps(read(zmq.Context(), address, desk)))
+            told.write_text(json.dumps(take()))
             os._exit(0)
-        context = zmq.Context()
-        write(context, address, desk, num_frames, pool)
+        send()
         os.wait()
-        context.term()
-        desk.close()
         return list(json.loads(told.read_text()))
 
 
-def bare(num_frames: int, address: str) -> list[float]:
+def bare_in_threads(num_frames: int) -> list[float]:
     """A message with the time it was sent, from a DEALER to a ROUTER in another thread."""
-    seen, sending, receiving = list[float](), zmq.Context(), zmq.Context()
-    if address.startswith("inproc"):
-        receiving = sending
-    router = receiving.socket(zmq.ROUTER)
+    context, address, seen = zmq.Context(), "inproc://bare", list[float]()
+    router = context.socket(zmq.ROUTER)
     router.bind(address)
-
-    def take() -> None:
-        for _ in range(num_frames):
-            router.poll()
-            sent_ns = int.from_bytes(router.recv_multipart()[1])
-            seen.append((time.monotonic_ns() - sent_ns) / 1000)
-
-    reader = threading.Thread(target=take)
+    reader = threading.Thread(target=lambda: seen.extend(bare_read(router, num_frames)))
     reader.start()
-    dealer = sending.socket(zmq.DEALER)
+    bare_write(context, address, num_frames)
+    reader.join()
+    context.term()
+    return seen
+
+
+def bare_in_two(num_frames: int) -> list[float]:
+    """The same between two processes."""
+    address = f"ipc://@sightline-bare-{os.getpid()}-{time.monotonic_ns()}"
+
+    def take() -> list[float]:
+        router = zmq.Context().socket(zmq.ROUTER)
+        router.bind(address)
+        return bare_read(router, num_frames)
+
+    def send() -> None:
+        context = zmq.Context()
+        bare_write(context, address, num_frames)
+        context.term()
+
+    return forked(take, send)
+
+
+def bare_read(router: Any, num_messages: int) -> list[float]:
+    """Microseconds of each message."""
+    seen = []
+    for _ in range(num_messages):
+        router.poll()
+        seen.append((time.monotonic_ns() - int.from_bytes(router.recv_multipart()[1])) / 1000)
+    router.close()
+    return seen
+
+
+def bare_write(context: Any, address: str, num_messages: int) -> None:
+    """Send messages of 100 bytes at a steady rate."""
+    dealer = context.socket(zmq.DEALER)
     dealer.connect(address)
-    for _ in range(num_frames):
+    for _ in range(num_messages):
         dealer.send(time.monotonic_ns().to_bytes(100))
         time.sleep(PAUSE_S)
-    reader.join()
-    for socket in (router, dealer):
-        socket.close()
-    for context in {sending, receiving}:
-        context.term()
-    return seen
+    dealer.close()
 
 
 def read(context: Any, address: str, desk: PoolDesk) -> list[float]:
