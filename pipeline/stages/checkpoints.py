@@ -33,13 +33,20 @@ class Checkpoints:
             pts_ns=packet.pts_ns,
             frame_index=-1,
             last_pts_ns=None,
+            canvas_hw=None,
             undecodable=undecodable,
             first_fault=first_fault,
         )
         if len(self._packets) > _MOST_PACKETS:
             del self._packets[next(iter(self._packets))]
 
-    def on_frame(self, pts_ns: int | None, frame_index: int, last_pts_ns: int | None) -> None:
+    def on_frame(
+        self,
+        pts_ns: int | None,
+        frame_index: int,
+        last_pts_ns: int | None,
+        canvas_hw: tuple[int, int] | None,
+    ) -> None:
         """Note a frame; `last_pts_ns` is the time given to the one before it."""
         if pts_ns in self._packets:
             place = self._packets.pop(pts_ns)
@@ -49,6 +56,7 @@ class Checkpoints:
                     pts_ns=place.pts_ns,
                     frame_index=frame_index,
                     last_pts_ns=last_pts_ns,
+                    canvas_hw=canvas_hw,
                     undecodable=place.undecodable,
                     first_fault=place.first_fault,
                 )

@@ -94,6 +94,7 @@ class Decode:
             self._next_index = checkpoint.frame_index
             self._begin_at_ns = checkpoint.pts_ns
             self._first_fault = checkpoint.first_fault
+            self._preprocess.canvas_hw = checkpoint.canvas_hw
 
     def _bury(self, ports: Ports) -> None:
         """Leave a tombstone for every frame that a decoder before this one had decoded."""
@@ -170,7 +171,9 @@ class Decode:
         else:
             self._preprocess.send(ports, timed, decoded.frame)
         if not self._live:
-            self._checkpoints.on_frame(decoded.pts_ns, index, last_pts_ns)
+            self._checkpoints.on_frame(
+                decoded.pts_ns, index, last_pts_ns, self._preprocess.canvas_hw
+            )
             place = self._checkpoints.due(self._preprocess.num_safe, time.monotonic())
             if place is not None:
                 ports.report(place)

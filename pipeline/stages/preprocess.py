@@ -59,6 +59,8 @@ class Preprocess:
         self._links = ("frames", "pictures") if pictures else ("frames",)
         self._scaler = FrameScaler(0)
         self._images: Pool | None = None
+        self.canvas_hw: tuple[int, int] | None = None
+        """Height and width of the network's picture; None before the first."""
         self._source_hw: tuple[int, int] | None = None
         self._pictures: Pool | None = None
         self._owed: deque[tuple[str, AnyMessage]] = deque()
@@ -80,6 +82,7 @@ class Preprocess:
         if self._live and begun and not self._room(ports, timed.stream):
             self.drop(ports, timed, "overload")
             return
+        self._choose_canvas(self._scaler.upright_hw(frame))
         if timed.frame_index >= self._first["frames"]:
             self._send_frame(ports, timed, frame)
         self._send_picture(ports, timed, frame)
@@ -124,7 +127,7 @@ class Preprocess:
 
     def _send_frame(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
         source_hw = self._scaler.upright_hw(frame)
-        lease = self._image_lease(ports, timed.stream, source_hw)
+        lease = self._image_lease(ports, timed.stream)
         height, width, _ = lease.slot.shape
         letterbox = Letterbox.fit(source_hw, (height, width))
         self._scaler.letterboxed(frame, letterbox, lease.array)
@@ -155,26 +158,29 @@ class Preprocess:
             ports.wait()
         ports.pools.discard(self._pictures.name)
 
-    def _image_lease(self, ports: Ports, stream: str, source_hw: tuple[int, int]) -> Lease:
-        """A slot of the stream's canvas.
+    def _image_lease(self, ports: Ports, stream: str) -> Lease:
+        """A slot of the stream's canvas."""
+        assert self.canvas_hw is not None
+        shape = (*self.canvas_hw, 3)
+        if self._images is None or self._images.shape != shape:
+            self._images = ports.pools.create(f"{stream}/images", shape, _UINT8, self._window)
+        return ports.lease(self._images)
+
+    def _choose_canvas(self, source_hw: tuple[int, int]) -> None:
+        """Settle the canvas that suits this frame and the ones before.
 
         The first frame decides its shape. Where one of another size would come out much smaller on
         it than on a canvas of its own, the stream goes over to the square, which suits all frames:
         two engines serve any number of sizes.
         """
-        if self._images is None or source_hw != self._source_hw:
-            self._source_hw = source_hw
-            if self._images is None or not self._suits(source_hw, self._images.shape[:2]):
-                shape = (*self._canvas_hw(source_hw), 3)
-                self._canvas = "square"
-                self._images = ports.pools.create(f"{stream}/images", shape, _UINT8, self._window)
-        return ports.lease(self._images)
-
-    def _canvas_hw(self, source_hw: tuple[int, int]) -> tuple[int, int]:
         size = self._image_size
-        return (size, size) if self._canvas == "square" else rectangle(source_hw, size)
+        if self.canvas_hw is None:
+            square = self._canvas == "square"
+            self.canvas_hw = (size, size) if square else rectangle(source_hw, size)
+        elif source_hw != self._source_hw and not self._suits(source_hw, self.canvas_hw):
+            self.canvas_hw = (size, size)
+        self._source_hw = source_hw
 
-    def _suits(self, source_hw: tuple[int, int], canvas_hw: tuple[int, ...]) -> bool:
-        height, width = canvas_hw
-        long_side = max(Letterbox.fit(source_hw, (height, width)).resized_hw)
+    def _suits(self, source_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> bool:
+        long_side = max(Letterbox.fit(source_hw, canvas_hw).resized_hw)
         return long_side >= _LEAST_SCALE * self._image_size

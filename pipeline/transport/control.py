@@ -48,6 +48,8 @@ class Checkpoint(Report, frozen=True, kw_only=True, tag=True):
     """Index of the keyframe's picture."""
     last_pts_ns: int | None
     """Time of the frame before it."""
+    canvas_hw: tuple[int, int] | None
+    """Height and width of the network's picture then."""
     undecodable: int
     """Packets before it that could not be decoded."""
     first_fault: str

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from model.config import ModelConfig
 from pipeline.api import run
@@ -25,6 +27,7 @@ from pipeline.job import Job
 from tests.pipeline.cameras import make_film
 from tests.pipeline.scenes import (
     Once,
+    SquareEngine,
     build_squares,
     count_frames,
     make_card_file,
@@ -235,6 +238,38 @@ def test_9_a_file_is_decoded_again_from_a_keyframe_and_not_from_its_start(
     assert checkpoint is not None
     assert checkpoint.packet >= 100
     assert job.counters["yard"]["tracked"] == 1500
+
+
+class ShapedEngine(SquareEngine):
+    """Scores by the shape of its canvas."""
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        rows = super().infer(images)
+        rows[0, 4] *= images.shape[1] / 200
+        return rows
+
+
+def build_shaped(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+    return ShapedEngine(image_hw)
+
+
+def test_9_pictures_of_mixed_sizes_come_again_on_the_canvas_they_had(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A portrait early on moves the stream to the square canvas, for good."""
+    monkeypatch.setattr("pipeline.job.build_engine", build_shaped)
+    (tmp_path / "yard").mkdir()
+    for number in range(300):
+        picture = np.full((300, 100, 3) if number == 20 else (96, 160, 3), 20, np.uint8)
+        picture[30:60, number % 60 : number % 60 + 30] = 250
+        Image.fromarray(picture).save(tmp_path / f"yard/{number}.bmp")
+    found = []
+    for name, tick in (("whole", lambda _: None), ("killed", once_at(200, "read"))):
+        job = run_job(make_config(weights, tmp_path / name), tmp_path / "yard", on_tick=tick)
+        assert job.complete, job.streams[0].reason
+        found.append(tracks(tmp_path / name))
+    assert [death.group for death in job.supervisor.replaced] == ["read"]
+    assert found[0] == found[1]
 
 
 def test_9_damaged_packets_are_counted_once_though_they_are_decoded_twice(
