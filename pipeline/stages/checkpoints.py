@@ -8,6 +8,8 @@ need some pictures to recover (open groups of pictures, intra refresh).
 
 from collections import deque
 
+import msgspec
+
 from pipeline.messages import Packet
 from pipeline.transport.control import Checkpoint
 
@@ -51,14 +53,8 @@ class Checkpoints:
         if pts_ns in self._packets:
             place = self._packets.pop(pts_ns)
             self._places.append(
-                Checkpoint(
-                    packet=place.packet,
-                    pts_ns=place.pts_ns,
-                    frame_index=frame_index,
-                    last_pts_ns=last_pts_ns,
-                    canvas_hw=canvas_hw,
-                    undecodable=place.undecodable,
-                    first_fault=place.first_fault,
+                msgspec.structs.replace(
+                    place, frame_index=frame_index, last_pts_ns=last_pts_ns, canvas_hw=canvas_hw
                 )
             )
 
