@@ -123,15 +123,7 @@ class _Makers:
         return dict.fromkeys(live, budget_ns)
 
     def suppress(self, _: str) -> Worker:
-        return Suppress(self._suppression(), self._plan.class_ids)
-
-    def _suppression(self) -> Suppression:
-        """What the tracker wants to see: also boxes that can only continue a track."""
-        tracking, settings = self._config.tracking, self._config.suppression
-        floor = settings.min_score
-        if tracking.kind != "none":
-            floor = min(floor, tracking.low_score)
-        return settings.model_copy(update={"min_score": floor})
+        return Suppress(tracker_floor(self._config), self._plan.class_ids)
 
     def remote(self, _: str) -> Worker:
         remote, weights = self._config.remote, self._config.model.weights
@@ -141,7 +133,7 @@ class _Makers:
             protocol=PROTOCOL,
             run=secrets.token_hex(16),
             model=model_facts(weights),
-            suppression=self._suppression().model_dump(),
+            suppression=tracker_floor(self._config).model_dump(),
             class_ids=None if self._plan.class_ids is None else tuple(self._plan.class_ids),
         )
         keys, server = read_keys(remote.key), read_public(remote.server_key)
@@ -204,3 +196,12 @@ class _Makers:
             return WriteImage(path)
         audio_from = Path(source.location) if source.kind == "file" else None
         return WriteVideo(path, audio_from=audio_from)
+
+
+def tracker_floor(config: PipelineConfig) -> Suppression:
+    """What the tracker wants to see: also boxes that can only continue a track."""
+    tracking, settings = config.tracking, config.suppression
+    floor = settings.min_score
+    if tracking.kind != "none":
+        floor = min(floor, tracking.low_score)
+    return settings.model_copy(update={"min_score": floor})

@@ -16,12 +16,13 @@ VIDEO_SUFFIXES = frozenset(
      ".flv", ".wmv", ".3gp", ".ogv", ".h264", ".264", ".h265", ".hevc", ".mjpeg", ".y4m", ".gif"}
 )  # fmt: skip
 _LIVE_SCHEMES = ("rtsp://", "rtsps://")
+_REPLAY = "replay:"
 _NAME_BYTES = 120
 _WILDCARDS = re.compile(r"[*?\[]")
 
 _DEVICE = re.compile(r"(/dev/video)?[0-9]{1,2}")
 
-SourceKind = Literal["file", "image", "images", "rtsp", "device"]
+SourceKind = Literal["file", "image", "images", "rtsp", "device", "replay"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Source:
     @property
     def live(self) -> bool:
         """Whether it goes on whether we read it or not."""
-        return self.kind in ("rtsp", "device")
+        return self.kind in ("rtsp", "device", "replay")
 
     @property
     def label(self) -> str:
@@ -75,6 +76,8 @@ def image_files(folder: Path) -> tuple[Path, ...]:
 def _expand(named: str) -> list[tuple[SourceKind, str, str]]:
     if named.lower().startswith(_LIVE_SCHEMES):
         return [("rtsp", named, _camera_name(named))]
+    if named.startswith(_REPLAY):
+        return [_replayed(Path(named.removeprefix(_REPLAY)))]
     if "://" in named:
         raise SourceUnreadable(
             f"{redact(named)}: cannot read this kind of address; known are files, folders, "
@@ -90,6 +93,12 @@ def _expand(named: str) -> list[tuple[SourceKind, str, str]]:
     if not path.exists():
         raise SourceUnreadable(f"{redact(named)}: no such file; check the path")
     return [_file(path)]
+
+
+def _replayed(path: Path) -> tuple[SourceKind, str, str]:
+    if not path.is_file():
+        raise SourceUnreadable(f"{redact(str(path))}: no such file to replay; check the path")
+    return "replay", str(path), path.stem
 
 
 def _device(named: str) -> tuple[SourceKind, str, str]:

@@ -17,6 +17,7 @@ from pipeline.decoding.connection import Arrival, Connection
 from pipeline.decoding.images import ImageReader
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.media import OPEN_FACTOR, MediaFacts, MediaReader, RawPacket, Reader
+from pipeline.decoding.replay import ReplayReader
 from pipeline.decoding.ring import PacketRing
 from pipeline.errors import SourceError, SourceForbidden, SourceLost
 from pipeline.messages import Ended, Opened, Packet
@@ -43,6 +44,8 @@ def open_reader(source: Source, config: SourceConfig) -> Reader:
     """
     if source.kind in ("image", "images"):
         return ImageReader(source, rate=config.image_rate)
+    if source.kind == "replay":
+        return ReplayReader(source)
     return MediaReader(source, rtsp_transport=config.rtsp_transport, timeout_s=config.timeout_s)
 
 

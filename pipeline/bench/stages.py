@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each stage alone, in one thread where it has only one: processor time a frame at its best."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+
+from model.engines.contract import Engine
+from model.suppression import suppress
+from pipeline.bench.material import Material, decoded, to_and_fro
+from pipeline.decoding.scaling import FrameScaler
+from pipeline.drawing.drawer import Drawer
+from pipeline.graph import tracker_floor
+from pipeline.messages import Tracked
+from pipeline.sinks.mp4 import Mp4Writer
+from pipeline.stages.write import TextFiles
+from pipeline.tracking.tracker import make_tracker
+from pipeline.tracking.tracks import Tracks
+
+_PASSES = 4  # over the material, of the stages that are quick
+
+Work = Callable[[], int]
+"""Does some frames' worth of a stage's work; returns how many frames that were."""
+
+
+def cpu_ms(work: Work) -> float:
+    """Processor milliseconds a frame, of all threads."""
+    started = time.process_time()
+    num_frames = work()
+    return (time.process_time() - started) / num_frames * 1000
+
+
+def stages(material: Material, folder: Path) -> Mapping[str, Work]:
+    """The stages of a run by name, in the order of the path."""
+    alone = {
+        "decode": lambda: _decode(material),
+        "scale": lambda: _scale(material),
+        "infer": lambda: keep_busy(material.engine, material.canvases, 2 * len(material.frames)),
+        "suppress": lambda: _suppress(material),
+        "track": lambda: len(_track(material)),
+        "write tracks": lambda: _write_tracks(material, folder),
+    }
+    if not material.config.output.save_video:
+        return alone
+    tracks = _track(material)
+    drawn = _drawn(material, tracks)
+    return alone | {
+        "picture": lambda: _picture(material),
+        "draw": lambda: _draw(material, drawn, tracks),
+        "encode": lambda: _encode(material, drawn, folder),
+    }
+
+
+def keep_busy(engine: Engine, canvases: tuple[np.ndarray, ...], num_images: int) -> int:
+    """Run pictures with as many requests in flight as the engine wants; returns their number.
+
+    Raises:
+        BaseException: what a request ended with, if not well.
+    """
+    free = deque(np.empty(engine.output_shape, np.float32) for _ in range(engine.num_requests))
+    room = threading.Semaphore(engine.num_requests)
+    failed: list[BaseException] = []
+    batch = engine.input_shape[0]
+    for number in range(0, num_images, batch):
+        room.acquire()
+        predictions = free.popleft()
+
+        def on_done(error: BaseException | None, predictions: np.ndarray = predictions) -> None:
+            if error is not None:
+                failed.append(error)
+            free.append(predictions)
+            room.release()
+
+        engine.start(canvases[number // batch % len(canvases)], predictions, on_done)
+    for _ in range(engine.num_requests):
+        room.acquire()
+    if failed:
+        raise failed[0]
+    return num_images
+
+
+def _decode(material: Material) -> int:
+    limit = material.config.source.limit
+    assert limit is not None
+    return sum(1 for _ in decoded(material.source, limit))
+
+
+def _scale(material: Material) -> int:
+    scaler, canvas = _scaler(material), np.empty(material.engine.input_shape[1:], np.uint8)
+    for _ in range(_PASSES):
+        for frame in material.frames:
+            scaler.letterboxed(frame, material.letterbox, canvas)
+    return _PASSES * len(material.frames)
+
+
+def _suppress(material: Material) -> int:
+    settings = tracker_floor(material.config)
+    for _ in range(_PASSES):
+        for rows in material.rows:
+            found = suppress(rows, settings)
+            material.letterbox.to_source(found.xyxy)
+    return _PASSES * len(material.rows)
+
+
+def _track(material: Material) -> list[Tracks]:
+    tracking, step_ns = material.config.tracking, round(1e9 / material.frame_rate)
+    tracker = make_tracker(
+        tracking.kind,
+        min_score=material.config.suppression.min_score,
+        frame_rate=material.frame_rate,
+        lost_s=tracking.lost_s,
+    )
+    order = islice(to_and_fro(len(material.found)), _PASSES * len(material.found))
+    return [tracker.update(material.found[n], at * step_ns) for at, n in enumerate(order)]
+
+
+def _write_tracks(material: Material, folder: Path) -> int:
+    tracks = _track(material)
+    sink = TextFiles(folder / "tracks.txt", folder / "tracks.jsonl", material.engine.classes)
+    for number, each in enumerate(tracks):
+        timed = Tracked(
+            stream="", frame_index=number, pts_ns=number, duration_ns=1, captured_ns=number
+        )
+        sink.write(timed, each)
+    sink.abandon()
+    return len(tracks)
+
+
+def _picture(material: Material) -> int:
+    scaler = _scaler(material)
+    picture = np.empty((*material.letterbox.source_hw, 3), np.uint8)
+    for frame in material.frames:
+        scaler.full_size(frame, picture)
+    return len(material.frames)
+
+
+def _drawn(material: Material, tracks: list[Tracks]) -> list[np.ndarray]:
+    scaler, drawer, drawn = _scaler(material), _drawer(material), []
+    for frame, each in zip(material.frames, tracks, strict=False):
+        picture = np.empty((*material.letterbox.source_hw, 3), np.uint8)
+        scaler.full_size(frame, picture)
+        drawer.draw(picture, each)
+        drawn.append(picture)
+    return drawn
+
+
+def _draw(material: Material, pictures: list[np.ndarray], tracks: list[Tracks]) -> int:
+    """Copy and draw, as drawing never touches the picture that others see."""
+    drawer, picture = _drawer(material), np.empty_like(pictures[0])
+    for number, each in zip(to_and_fro(len(pictures)), tracks, strict=False):
+        np.copyto(picture, pictures[number])
+        drawer.draw(picture, each)
+    return len(tracks)
+
+
+def _encode(material: Material, pictures: list[np.ndarray], folder: Path) -> int:
+    height, width = material.letterbox.source_hw
+    rate = Fraction(material.frame_rate).limit_denominator(1001)
+    writer = Mp4Writer(folder / "drawn.mp4", width=width, height=height, frame_rate=rate, threads=1)
+    num_pictures = 2 * len(pictures)
+    for at, number in zip(count(), islice(to_and_fro(len(pictures)), num_pictures), strict=False):
+        writer.write(pictures[number], round(at / rate * 1_000_000_000))
+    writer.abandon()
+    return num_pictures
+
+
+def _scaler(material: Material) -> FrameScaler:
+    parameters = material.facts.parameters
+    return FrameScaler(parameters.rotation_deg, parameters.pixel_aspect)
+
+
+def _drawer(material: Material) -> Drawer:
+    return Drawer(
+        material.engine.classes,
+        picture_hw=material.letterbox.source_hw,
+        trace_frames=round(material.config.drawing.trace_s * material.frame_rate),
+    )
