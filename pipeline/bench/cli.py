@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from model.config import load_settings
 from pipeline.bench.report import print_share, trial_line
@@ -34,11 +35,11 @@ class BenchOptions:
         json: Print the result as JSON and nothing else.
     """
 
-    runs: int = 5
+    runs: Annotated[int, Parameter(validator=Number(gte=1))] = 5
     streams: Annotated[bool, Parameter(negative=())] = False
     counts: str = "1,2,4,8,16"
-    max_latency: float = 0.5
-    seconds: float = 10.0
+    max_latency: Annotated[float, Parameter(validator=Number(gt=0))] = 0.5
+    seconds: Annotated[float, Parameter(validator=Number(gte=1))] = 10.0
     json: Annotated[bool, Parameter(negative=())] = False
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.media import MediaReader, RawPacket
+from pipeline.errors import SourceUnreadable
 
 _DEFAULT_RATE = 25.0
 
@@ -39,22 +40,24 @@ class ReplayReader:
         """The packets, each at its time.
 
         Raises:
-            SourceUnreadable: the file is damaged.
+            SourceUnreadable: the file is damaged, or empty.
         """
         began_ns, offset_ns = time.monotonic_ns() + self._phase_ns, 0
         while True:
-            last_ns = 0
+            first_ns, at_ns = None, 0
             for number, raw in enumerate(self._reader.packets()):
                 at_ns = number * self._step_ns if raw.dts_ns is None else raw.dts_ns
-                last_ns = max(last_ns, at_ns)
-                _sleep_until(began_ns + offset_ns + at_ns)
+                first_ns = at_ns if first_ns is None else first_ns
+                _sleep_until(began_ns + offset_ns + at_ns - first_ns)
                 yield replace(
                     raw,
                     pts_ns=None if raw.pts_ns is None else raw.pts_ns + offset_ns,
                     dts_ns=None if raw.dts_ns is None else raw.dts_ns + offset_ns,
                     captured_ns=time.monotonic_ns(),
                 )
-            offset_ns += last_ns + self._step_ns
+            if first_ns is None:
+                raise SourceUnreadable(f"{self._file.label}: holds no picture to replay")
+            offset_ns += at_ns - first_ns + self._step_ns
             self._reader.close()
             self._reader = MediaReader(self._file)
 

@@ -10,9 +10,14 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "openvino", "supervision", "trackers", "cv2", "av", "zmq", "scipy")
 
 
-def loaded_by(statement: str) -> set[str]:
-    """The heavy packages that a fresh interpreter has loaded after a statement."""
-    program = f"import sys\n{statement}\nprint(*[name for name in {HEAVY} if name in sys.modules])"
+SETTINGS = ("numpy", "pydantic", "yaml", "msgspec")
+
+
+def loaded_by(statement: str, packages: tuple[str, ...] = HEAVY) -> set[str]:
+    """Which of some packages a fresh interpreter has loaded after a statement."""
+    program = (
+        f"import sys\n{statement}\nprint(*[name for name in {packages} if name in sys.modules])"
+    )
     found = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -38,3 +43,10 @@ def test_a_part_loads_only_what_it_uses(statement: str, allowed: set[str]) -> No
 
 def test_the_command_needs_no_torch_before_an_engine_is_built() -> None:
     assert "torch" not in loaded_by("import pipeline.cli")
+
+
+def test_help_loads_the_command_line_and_nothing_else() -> None:
+    """It is there within 0.3 s; `tests/benchmarks/bench_start.py` measures it."""
+    statement = "import sightline\nsightline.main(['--help'])"
+    packages = (*HEAVY, *SETTINGS, "model", "pipeline", "cyclopts")
+    assert loaded_by(statement, packages) == {"cyclopts"}
