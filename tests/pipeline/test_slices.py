@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from model.config import ModelConfig
+from model.config import ModelConfig, load_settings
 from model.slicing import MOST_LOOKS
+from pipeline.cli import RunOptions
 from pipeline.config import OutputConfig, PipelineConfig, SlicesConfig, TrackingConfig
 from pipeline.job import Job
 from tests.pipeline.far_side import FarThread, KeyRing
@@ -168,6 +169,12 @@ def test_pictures_of_all_sizes_get_as_many_looks_as_show_more(
 def test_without_slices_there_is_one_look(tmp_path: Path, weights: Path, clip: Path) -> None:
     job = run_job(make_config(weights, tmp_path, None), clip)
     assert job.summary()["model"]["input_shapes"] == [[1, 96, 160, 3]]
+
+
+def test_the_option_is_the_budget() -> None:
+    overrides = RunOptions(slices=5).overrides()
+    settings = load_settings(PipelineConfig, None, overrides)
+    assert settings.slices == SlicesConfig(budget=5, overlap=0.2)
 
 
 @pytest.mark.parametrize("budget", [-1, 0, 1, MOST_LOOKS + 1])
