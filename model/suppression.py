@@ -5,7 +5,7 @@ Axes: A anchor points, C classes, N candidates, best first. A row of predictions
 quantity of all anchor points: left, top, right, bottom, then one score per class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,10 @@ MAX_CANDIDATES: Final = 30_000
 BLOCK: Final = 256
 """Candidates that are compared at once."""
 _LOW_BITS: Final = np.uint64(32)
+
+Places = Int64[np.ndarray, " N"]
+Drops = Callable[[Places, Places], np.ndarray]
+"""Which of the better candidates, by their places, would drop which of the worse: N x M."""
 
 
 def suppress(
@@ -45,7 +49,39 @@ def suppress(
         wanted = np.isin(class_id, np.asarray(classes, np.int64))
         anchors, class_id = anchors[wanted], class_id[wanted]
     candidates = _rank(predictions[:4], scores, anchors, class_id)
-    return candidates[_keep(candidates, settings)]
+
+    def drops(better: Places, worse: Places) -> np.ndarray:
+        first = candidates[better]
+        return overlaps(first, first if worse is better else candidates[worse], settings)
+
+    return candidates[keep_best(len(candidates), settings.max_boxes, drops)]
+
+
+def keep_best(count: int, max_boxes: int, drops: Drops) -> Places:
+    """Return the places of the candidates, best first, that no better one drops.
+
+    Blocks of candidates are compared with the boxes kept so far, then among themselves; what
+    comes after the last box kept is never looked at.
+    """
+    kept = np.zeros(0, np.int64)
+    for first in range(0, count, BLOCK):
+        block = np.arange(first, min(first + BLOCK, count))
+        if len(kept):
+            block = block[~drops(kept, block).any(axis=0)]
+        kept = np.concatenate((kept, block[_survivors(drops(block, block))]))
+        if len(kept) >= max_boxes:
+            break
+    return kept[:max_boxes]
+
+
+def overlaps(better: Detections, worse: Detections, settings: Suppression) -> np.ndarray:
+    """Return which boxes overlap which by more than the limit, free of any division."""
+    shared = pairwise_intersection(better.xyxy, worse.xyxy)
+    union = area(better.xyxy)[:, None] + area(worse.xyxy)[None, :] - shared
+    overlap = shared > np.float32(settings.max_iou) * union
+    if settings.class_aware:
+        overlap &= better.class_id[:, None] == worse.class_id[None, :]
+    return overlap
 
 
 def _best_label(
@@ -91,41 +127,11 @@ def _rank(
     return ranked if len(finite) == len(ranked) else ranked[finite]
 
 
-def _keep(candidates: Detections, settings: Suppression) -> Int64[np.ndarray, " K"]:
-    """Return the positions of the candidates that no better one drops.
-
-    Blocks of candidates are compared with the boxes kept so far, then among themselves; what
-    comes after the last box kept is never looked at.
-    """
-    kept = np.zeros(0, np.int64)
-    for first in range(0, len(candidates), BLOCK):
-        block = np.arange(first, min(first + BLOCK, len(candidates)))
-        if len(kept):
-            dropped = _overlap(candidates[kept], candidates[block], settings).any(axis=0)
-            block = block[~dropped]
-        kept = np.concatenate((kept, block[_survivors(candidates[block], settings)]))
-        if len(kept) >= settings.max_boxes:
-            break
-    return kept[: settings.max_boxes]
-
-
-def _survivors(block: Detections, settings: Suppression) -> Bool[np.ndarray, " N"]:
+def _survivors(drops: Bool[np.ndarray, "N N"]) -> Bool[np.ndarray, " N"]:
     """Return which boxes of a block are left when the better ones have dropped the others."""
-    alive = np.ones(len(block), bool)
-    overlap = np.triu(_overlap(block, block, settings), k=1)
-    for place in np.flatnonzero(overlap.any(axis=1)):
+    alive = np.ones(len(drops), bool)
+    worse = np.triu(drops, k=1)
+    for place in np.flatnonzero(worse.any(axis=1)):
         if alive[place]:
-            alive &= ~overlap[place]
+            alive &= ~worse[place]
     return alive
-
-
-def _overlap(
-    better: Detections, worse: Detections, settings: Suppression
-) -> Bool[np.ndarray, "N M"]:
-    """Return which boxes would drop which, free of any division."""
-    shared = pairwise_intersection(better.xyxy, worse.xyxy)
-    union = area(better.xyxy)[:, None] + area(worse.xyxy)[None, :] - shared
-    overlap = shared > np.float32(settings.max_iou) * union
-    if settings.class_aware:
-        overlap &= better.class_id[:, None] == worse.class_id[None, :]
-    return overlap

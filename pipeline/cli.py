@@ -44,6 +44,7 @@ class RunOptions:
         engine: What runs the network: auto, openvino or torch.
         imgsz: Long side of the network's picture, a multiple of 32.
         stride: Look at every so many frames.
+        slices: Looks at each frame: the whole, and up to so many less one at magnified tiles.
         limit: Stop after so many frames of each source.
         placement: Run stages as threads of one process, or in processes that are replaced.
     """
@@ -59,6 +60,7 @@ class RunOptions:
     engine: str | None = None
     imgsz: int | None = None
     stride: int | None = None
+    slices: int | None = None
     limit: int | None = None
     placement: Placement | None = None
 
@@ -84,6 +86,7 @@ _SETTING_OF = {
     "engine": "model.engine",
     "imgsz": "model.image_size",
     "stride": "source.stride",
+    "slices": "slices.budget",
     "limit": "source.limit",
     "placement": "placement",
 }

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from model.config import ModelConfig, Ratio, Settings, Suppression
+from model.slicing import MOST_LOOKS
 
 Seconds = Annotated[float, Field(gt=0)]
 Placement = Literal["threads", "processes"]
@@ -49,6 +50,17 @@ class SourceConfig(Settings):
     ring_mib: Annotated[int, Field(ge=1, le=4096)] = 8
     """Memory for the latest packets of a camera. `run` needs them for `staleness_s` only: 8 MiB
     are half a second at 134 Mbit/s, more than any camera sends, 1080p MJPEG included."""
+
+
+class SlicesConfig(Settings):
+    """More looks than one at each frame, for what is small and far away."""
+
+    budget: Annotated[int, Field(ge=2, le=MOST_LOOKS)]
+    """Looks at a frame in all: the whole picture, and tiles that show its parts larger. Each costs
+    as much as a frame without slices."""
+    overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """Share of a tile's side that it has in common with its neighbour. An object cut by a tile is
+    seen whole by another if it is smaller than this."""
 
 
 class TrackingConfig(Settings):
@@ -127,6 +139,8 @@ class PipelineConfig(Settings):
 
     model: ModelConfig = ModelConfig()
     suppression: Suppression = Suppression()
+    slices: SlicesConfig | None = None
+    """Looks at parts of each frame; None for the whole picture alone."""
     source: SourceConfig = SourceConfig()
     tracking: TrackingConfig = TrackingConfig()
     drawing: DrawingConfig = DrawingConfig()

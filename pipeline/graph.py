@@ -30,7 +30,7 @@ from pipeline.outputs import Outputs
 from pipeline.stages.annotate import Annotate
 from pipeline.stages.decode import Decode
 from pipeline.stages.infer import Infer
-from pipeline.stages.preprocess import Preprocess
+from pipeline.stages.preprocess import Framing, Preprocess
 from pipeline.stages.remote import Remote
 from pipeline.stages.source import ReadCamera, ReadFile
 from pipeline.stages.suppress import Suppress
@@ -149,9 +149,12 @@ class _Makers:
         counters = self._counters[stream]
         preprocess = Preprocess(
             counters,
-            image_size=self._config.model.image_size,
-            # one image is not worth an engine of its own shape
-            canvas="square" if source.kind == "image" else "rectangle",
+            Framing(
+                image_size=self._config.model.image_size,
+                # one image is not worth an engine of its own shape
+                canvas="square" if source.kind == "image" else "rectangle",
+                slices=self._config.slices,
+            ),
             window=self._config.window,
             live=source.live,
             pictures=self._config.output.save_video,

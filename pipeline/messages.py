@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from model.slicing import Region
+
 DropCause = Literal["stride", "late", "overload", "corrupt", "stage-died", "shutdown"]
 """Why a decoded frame has no tracks; `stride` was asked for, the others are losses."""
 
@@ -91,10 +93,12 @@ class Timed(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Frame(Timed, frozen=True, kw_only=True, tag=True):
-    """A picture as the network wants it: RGB, letterboxed, uint8 H W 3."""
+    """A picture as the network wants it: B looks, RGB, letterboxed, uint8 B H W 3."""
 
     image: Slot
     source_hw: tuple[int, int]
+    regions: tuple[Region, ...]
+    """What each look shows; the first is the whole picture."""
 
 
 class Picture(Timed, frozen=True, kw_only=True, tag=True):
@@ -104,11 +108,11 @@ class Picture(Timed, frozen=True, kw_only=True, tag=True):
 
 
 class Predictions(Timed, frozen=True, kw_only=True, tag=True):
-    """What the network said: rows (4 + classes) x anchors, float32."""
+    """What the network said: looks x rows (4 + classes) x anchors, float32."""
 
     rows: Slot
-    source_hw: tuple[int, int]
     canvas_hw: tuple[int, int]
+    regions: tuple[Region, ...]
 
 
 class Found(Timed, frozen=True, kw_only=True, tag=True):

@@ -13,6 +13,7 @@ import zmq
 
 from model.config import Suppression
 from model.engines.contract import Engine
+from model.slicing import Region
 from pipeline.config import WorkerConfig
 from pipeline.host import Host, Surroundings
 from pipeline.messages import Buffers, Found, Frame, Predictions
@@ -144,13 +145,18 @@ class Session:
 
 
 def _check(look: Look, num_bytes: int) -> None:
-    height, width, channels = look.shape
+    looks, height, width, channels = look.shape
     if channels != 3 or any(side <= 0 or side % _STEP for side in (height, width)):
         raise Misbehaved(f"sent a picture of shape {look.shape}")
-    if height * width * channels != num_bytes:
+    if looks != len(look.regions):
+        raise Misbehaved(f"sent {looks} looks at {len(look.regions)} regions")
+    if looks * height * width * channels != num_bytes:
         raise Misbehaved(f"sent {num_bytes} bytes for a picture of shape {look.shape}")
     if not all(0 < side <= _MOST_PIXELS for side in look.source_hw):
         raise Misbehaved(f"sent a picture of a source of size {look.source_hw}")
+    whole = Region.whole(look.source_hw)
+    if look.regions[0] != whole or not all(region.lies_in(whole) for region in look.regions):
+        raise Misbehaved(f"sent looks at {look.regions} of a source of size {look.source_hw}")
 
 
 def _graph(depth: int, *, gate: Make, infer: Make, suppress: Make) -> Graph:

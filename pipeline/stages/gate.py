@@ -76,6 +76,7 @@ class Gate:
             captured_ns=arrived.late_ns,
             image=lease.slot,
             source_hw=look.source_hw,
+            regions=look.regions,
         )
         ports.send("frames", frame, lease=lease)
 
@@ -86,7 +87,7 @@ class Gate:
             idle = [pool for pool in self._pools.values() if pool.num_held == 0]
             for old in idle[: len(self._pools) - _MOST_POOLS + 1]:
                 ports.pools.discard(self._pools.pop(old.shape).name)
-            name = "/frames/" + "x".join(map(str, shape[:2]))
+            name = "/frames/" + "x".join(map(str, shape[:3]))
             pool = ports.pools.create(name, shape, _UINT8, self._num_slots)
         self._pools[shape] = pool  # the one used last stands last
         return pool

@@ -28,7 +28,7 @@ _MOST_LANES = 8  # engines kept ready; each holds its weights and its activation
 _SPARE_SLOTS = 2  # results that may wait for the next stage while every request runs
 
 BuildEngine = Callable[..., Engine]
-"""An engine for pictures of `image_hw`, their height and width."""
+"""An engine for pictures of `image_hw`, their height and width, `batch` looks at a time."""
 
 
 @dataclass(slots=True)
@@ -89,14 +89,15 @@ class Infer:
             ports.send("predictions", message, on_acknowledged=delivery.acknowledge)
             return
         try:
-            images = ports.pools.view(message.image)[np.newaxis]
+            images = ports.pools.view(message.image)
         except SlotGone:  # its stream ended, or its decoder died and the next one sends it again
             delivery.acknowledge()
             return
         shape = message.image.shape
         if shape not in self._lanes:
             self._make_room(ports)
-            engine = self._builder.submit(self._build, image_hw=(shape[0], shape[1]))
+            looks, height, width, _ = shape
+            engine = self._builder.submit(self._build, image_hw=(height, width), batch=looks)
             engine.add_done_callback(lambda _: os.eventfd_write(self._wake, 1))
             self._lanes[shape] = _Lane(engine, time.monotonic())
         self._lanes[shape].waiting.append((delivery, images))
@@ -119,7 +120,7 @@ class Infer:
                 _report(ports, engine, time.monotonic() - lane.begun_s)
                 # no stream's name holds a slash, so no stream that ends takes this pool with it
                 lane.results = ports.pools.create(
-                    f"/predictions/{engine.input_shape[1]}x{engine.input_shape[2]}",
+                    "/predictions/" + "x".join(map(str, engine.input_shape[:3])),
                     engine.output_shape,
                     _FLOAT32,
                     engine.num_requests + _SPARE_SLOTS,
@@ -180,14 +181,14 @@ class Infer:
                 raise StageError(
                     f"{message.stream}: frame {message.frame_index}: the engine failed: {error}"
                 ) from error
-            height, width, _ = message.image.shape
+            _, height, width, _ = message.image.shape
             ports.send(
                 "predictions",
                 Predictions(
                     **timing(message),
                     rows=job.lease.slot,
-                    source_hw=message.source_hw,
                     canvas_hw=(height, width),
+                    regions=message.regions,
                 ),
                 lease=job.lease,
                 on_acknowledged=job.delivery.acknowledge,

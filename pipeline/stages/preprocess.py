@@ -6,13 +6,17 @@ is written only where a sink wants one. A file waits for a free slot; a live str
 frame becomes a tombstone, so that what is tracked is always fresh.
 """
 
+import logging
 from collections import deque
+from dataclasses import dataclass
 from typing import Literal
 
 import av
 import numpy as np
 
 from model.letterbox import Letterbox, rectangle
+from model.slicing import Region, choose_looks
+from pipeline.config import SlicesConfig
 from pipeline.decoding.scaling import FrameScaler
 from pipeline.messages import (
     AnyMessage,
@@ -29,11 +33,24 @@ from pipeline.metrics import Counters
 from pipeline.transport.pool import Lease, Pool
 from pipeline.transport.ports import Ports
 
+logger = logging.getLogger(__name__)
+
 Canvas = Literal["rectangle", "square"]
 """The smallest rectangle that holds the pictures, or a square that suits all pictures."""
 
 _UINT8 = np.dtype(np.uint8)
 _LEAST_SCALE = 0.9  # of the network's long side, from which on a canvas suits a frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framing:
+    """How frames lie before the network."""
+
+    image_size: int
+    """Long side of the network's picture."""
+    canvas: Canvas
+    slices: SlicesConfig | None = None
+    """How parts of a frame are looked at beside the whole, if they are."""
 
 
 class Preprocess:
@@ -42,9 +59,8 @@ class Preprocess:
     def __init__(
         self,
         counters: Counters,
+        framing: Framing,
         *,
-        image_size: int,
-        canvas: Canvas,
         window: int,
         live: bool,
         pictures: bool,
@@ -52,8 +68,7 @@ class Preprocess:
         self._counters = counters
         # Who takes the place of a decoder that died sends only what has not arrived.
         self._first = {"frames": counters.num_settled, "pictures": counters["pictures"]}
-        self._image_size = image_size
-        self._canvas = canvas
+        self._framing = framing
         self._window = window
         self._live = live
         self._links = ("frames", "pictures") if pictures else ("frames",)
@@ -62,6 +77,10 @@ class Preprocess:
         self.canvas_hw: tuple[int, int] | None = None
         """Height and width of the network's picture; None before the first."""
         self._source_hw: tuple[int, int] | None = None
+        self._regions: tuple[Region, ...] = ()
+        self._regions_for: tuple[tuple[int, int], tuple[int, int]] | None = None
+        """The sizes of frame and canvas that the regions were chosen for."""
+        self._told = False
         self._pictures: Pool | None = None
         self._owed: deque[tuple[str, AnyMessage]] = deque()
 
@@ -127,11 +146,10 @@ class Preprocess:
 
     def _send_frame(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
         source_hw = self._scaler.upright_hw(frame)
-        lease = self._image_lease(ports, timed.stream)
-        height, width, _ = lease.slot.shape
-        letterbox = Letterbox.fit(source_hw, (height, width))
-        self._scaler.letterboxed(frame, letterbox, lease.array)
-        message = Frame(**timing(timed), image=lease.slot, source_hw=source_hw)
+        regions = self._looks(timed.stream, source_hw)
+        lease = self._image_lease(ports, timed.stream, len(regions))
+        self._scaler.looks(frame, regions, lease.array)
+        message = Frame(**timing(timed), image=lease.slot, source_hw=source_hw, regions=regions)
         ports.send("frames", message, lease=lease)
 
     def _send_picture(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
@@ -139,7 +157,7 @@ class Preprocess:
             return
         shape = (*self._scaler.upright_hw(frame), 3)
         if self._pictures is None or self._pictures.shape != shape:
-            self._give_up_pictures(ports)
+            _give_up(ports, self._pictures)
             self._pictures = ports.pools.create(
                 f"{timed.stream}/pictures", shape, _UINT8, self._window + 2
             )
@@ -147,22 +165,29 @@ class Preprocess:
         self._scaler.full_size(frame, lease.array)
         ports.send("pictures", Picture(**timing(timed), picture=lease.slot), lease=lease)
 
-    def _give_up_pictures(self, ports: Ports) -> None:
-        """Let the pictures of the size before be read, then give their memory back.
-
-        Without it the pools of a folder of photographs, each of its own size, would pile up.
-        """
-        if self._pictures is None:
-            return
-        while self._pictures.num_held:
-            ports.wait()
-        ports.pools.discard(self._pictures.name)
-
-    def _image_lease(self, ports: Ports, stream: str) -> Lease:
-        """A slot of the stream's canvas."""
+    def _looks(self, stream: str, source_hw: tuple[int, int]) -> tuple[Region, ...]:
+        """What is looked at in a frame of this size: the whole of it, and tiles if asked for."""
         assert self.canvas_hw is not None
-        shape = (*self.canvas_hw, 3)
+        slices = self._framing.slices
+        if slices is None:
+            return (Region.whole(source_hw),)
+        asked = (source_hw, self.canvas_hw)
+        if asked != self._regions_for:
+            budget = slices.budget
+            regions = choose_looks(source_hw, self.canvas_hw, budget, slices.overlap)
+            self._regions, self._regions_for = regions, asked
+            if len(regions) < budget and not self._told:
+                self._told = True
+                _tell_of_fewer_looks(stream, source_hw, len(regions), budget)
+        return self._regions
+
+    def _image_lease(self, ports: Ports, stream: str, num_looks: int) -> Lease:
+        """A slot for looks on the stream's canvas."""
+        assert self.canvas_hw is not None
+        shape = (num_looks, *self.canvas_hw, 3)
         if self._images is None or self._images.shape != shape:
+            if self._framing.slices is not None:  # else there are two shapes at most
+                _give_up(ports, self._images)
             self._images = ports.pools.create(f"{stream}/images", shape, _UINT8, self._window)
         return ports.lease(self._images)
 
@@ -173,9 +198,9 @@ class Preprocess:
         it than on a canvas of its own, the stream goes over to the square, which suits all frames:
         two engines serve any number of sizes.
         """
-        size = self._image_size
+        size = self._framing.image_size
         if self.canvas_hw is None:
-            square = self._canvas == "square"
+            square = self._framing.canvas == "square"
             self.canvas_hw = (size, size) if square else rectangle(source_hw, size)
         elif source_hw != self._source_hw and not self._suits(source_hw, self.canvas_hw):
             self.canvas_hw = (size, size)
@@ -183,4 +208,26 @@ class Preprocess:
 
     def _suits(self, source_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> bool:
         long_side = max(Letterbox.fit(source_hw, canvas_hw).resized_hw)
-        return long_side >= _LEAST_SCALE * self._image_size
+        return long_side >= _LEAST_SCALE * self._framing.image_size
+
+
+def _give_up(ports: Ports, pool: Pool | None) -> None:
+    """Let the slots of the shape before be read, then give their memory back.
+
+    Without it the pools of a folder of photographs, each of its own size, would pile up.
+    """
+    if pool is None:
+        return
+    while pool.num_held:
+        ports.wait()
+    ports.pools.discard(pool.name)
+
+
+def _tell_of_fewer_looks(
+    stream: str, source_hw: tuple[int, int], num_looks: int, budget: int
+) -> None:
+    height, width = source_hw
+    logger.warning(
+        "%s: pictures of %dx%d get %d of %d looks (slices.budget): more tiles would show no more",
+        *(stream, width, height, num_looks, budget),
+    )

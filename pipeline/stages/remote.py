@@ -55,15 +55,16 @@ class Remote:
             return
         number, self._next = self._next, self._next + 1
         self._asked[number] = delivery
-        height, width, channels = image.shape
+        looks, height, width, channels = image.shape
         budget_ns = self._budget_ns.get(message.stream)
         self._uplink.ask(
             Asked(
                 number=number,
                 stream=message.stream,
                 pixels=image.reshape(-1).data,
-                shape=(height, width, channels),
+                shape=(looks, height, width, channels),
                 source_hw=message.source_hw,
+                regions=message.regions,
                 late_ns=None if budget_ns is None else message.captured_ns + budget_ns,
             )
         )

@@ -4,16 +4,14 @@
 from collections.abc import Sequence
 
 from model.config import Suppression
-from model.detections import Detections
-from model.letterbox import Letterbox
-from model.suppression import suppress
+from model.merging import suppress_looks
 from pipeline.columns import detections_to_buffers
 from pipeline.messages import Found, Predictions, timing
 from pipeline.transport.ports import Ports
 
 
 class Suppress:
-    """Filters by score, suppresses overlaps, and undoes the letterbox."""
+    """Filters by score, suppresses overlaps, undoes the letterbox, and joins looks."""
 
     def __init__(self, config: Suppression, class_ids: Sequence[int] | None) -> None:
         self._config = config
@@ -29,13 +27,14 @@ class Suppress:
                 delivery.release()
                 ports.send("found", message, on_acknowledged=delivery.acknowledge)
                 continue
-            rows = ports.pools.view(message.rows)[0]
-            boxes = suppress(rows, self._config, classes=self._class_ids)
-            delivery.release()
-            letterbox = Letterbox.fit(message.source_hw, message.canvas_hw)
-            detections = Detections(
-                xyxy=letterbox.to_source(boxes.xyxy), score=boxes.score, class_id=boxes.class_id
+            detections = suppress_looks(
+                ports.pools.view(message.rows),
+                message.regions,
+                message.canvas_hw,
+                self._config,
+                classes=self._class_ids,
             )
+            delivery.release()
             ports.send(
                 "found",
                 Found(**timing(message)),

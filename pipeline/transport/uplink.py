@@ -17,6 +17,7 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from model.slicing import Region
 from pipeline.config import RemoteConfig
 from pipeline.errors import StageError
 from pipeline.transport.control import EngineBuilt
@@ -62,8 +63,9 @@ class Asked:
     number: int
     stream: str
     pixels: memoryview
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int, int]
     source_hw: tuple[int, int]
+    regions: tuple[Region, ...]
     late_ns: int | None
     """When its answer is of no more use, by `time.monotonic_ns()`."""
 
@@ -211,6 +213,7 @@ class Uplink:
             stream=self._streams[asked.stream],
             shape=asked.shape,
             source_hw=asked.source_hw,
+            regions=asked.regions,
             fresh_ns=fresh_ns,
         )
         self._sent[asked.number] = asked
@@ -283,7 +286,7 @@ class Uplink:
             raise StageError(
                 f"{self.address}: takes pictures of {self._frame_bytes >> 20} MiB, this one has "
                 f"{asked.pixels.nbytes / 2**20:.1f} MiB; start the worker with a larger frame_mib "
-                "or choose a smaller model.image_size"
+                "or choose a smaller model.image_size or fewer slices"
             )
 
     def _note(self, lost: _Lost) -> None:

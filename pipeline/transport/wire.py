@@ -15,9 +15,10 @@ import msgspec
 
 from model.card import read_card
 from model.errors import WeightsError
+from model.slicing import MOST_LOOKS, Region
 from pipeline.transport.control import EngineBuilt
 
-PROTOCOL = 1
+PROTOCOL = 2
 BEAT_S = 0.5
 """How often a worker shows its clients that it lives."""
 MOST_STREAMS = 256
@@ -54,8 +55,11 @@ class Look(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     number: int
     stream: Annotated[int, msgspec.Meta(ge=0, lt=MOST_STREAMS)]
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int, int]
+    """Looks, height, width, channels."""
     source_hw: tuple[int, int]
+    regions: Annotated[tuple[Region, ...], msgspec.Meta(min_length=1, max_length=MOST_LOOKS)]
+    """What each look shows; the first is the whole picture."""
     fresh_ns: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] | None
     """For how long the answer is of use; None for ever."""
 

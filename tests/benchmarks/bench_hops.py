@@ -29,6 +29,7 @@ import numpy as np
 import zmq
 from timing import surroundings
 
+from model.slicing import Region
 from pipeline.messages import Ended, Frame
 from pipeline.topology import Link
 from pipeline.transport.control import ControlDesk, ControlLine
@@ -36,7 +37,7 @@ from pipeline.transport.memory import PoolDesk, Pools
 from pipeline.transport.ports import Ports, Route
 
 LINK = Link("frames", Frame, depth=8, window=8, resend=True)
-SHAPE = (384, 640, 3)
+SHAPE = (1, 384, 640, 3)
 WARM_UP = 50
 PAUSE_S = 0.005
 
@@ -171,10 +172,15 @@ def write(context: Any, address: str, desk: PoolDesk, num_frames: int, pool: Any
             pool = ports.pools.create("yard/images", SHAPE, np.dtype(np.uint8), LINK.depth)
         for index in range(num_frames):
             lease = ports.lease(pool)
-            lease.array[0, 0, 0] = index % 256
+            lease.array[0, 0, 0, 0] = index % 256
             clocks = {"pts_ns": 0, "duration_ns": 1, "captured_ns": time.monotonic_ns()}
             frame = Frame(
-                stream="yard", frame_index=index, image=lease.slot, source_hw=(1, 1), **clocks
+                stream="yard",
+                frame_index=index,
+                image=lease.slot,
+                source_hw=(1, 1),
+                regions=(Region.whole((1, 1)),),
+                **clocks,
             )
             ports.send(LINK.name, frame, lease=lease)
             until_s = time.monotonic() + PAUSE_S

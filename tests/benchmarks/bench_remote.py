@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from model.config import ModelConfig, Suppression
 from model.engines.contract import Done
+from model.slicing import Region
 from pipeline.config import RemoteConfig, WorkerConfig
 from pipeline.host import Host, Surroundings
 from pipeline.messages import Ended, Found, Frame, Predictions
@@ -42,7 +43,7 @@ from pipeline.transport.uplink import Uplink
 from pipeline.transport.wire import PROTOCOL, Hello, model_facts
 from tests.pipeline.scenes import make_card_file
 
-SHAPE = (384, 640, 3)
+SHAPE = (1, 384, 640, 3)
 WINDOW = 8
 FRAMES = Link("frames", Frame, depth=WINDOW, window=WINDOW, resend=True)
 PREDICTIONS = Link("predictions", Predictions, depth=16)
@@ -68,7 +69,7 @@ class Nothing:
         """Nothing to give back."""
 
 
-def build(_: Any = None, *, image_hw: tuple[int, int]) -> Any:
+def build(_: Any = None, *, image_hw: tuple[int, int], **_more: Any) -> Any:
     """Stands in for `model.engines.build_engine`."""
     return Nothing(image_hw)
 
@@ -112,6 +113,7 @@ class Probe:
                 captured_ns=0,
                 image=lease.slot,
                 source_hw=(1080, 1920),
+                regions=(Region.whole((1080, 1920)),),
             ),
             lease=lease,
         )

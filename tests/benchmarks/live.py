@@ -83,7 +83,7 @@ class BuildTimed:
     def __init__(self, service_s: float) -> None:
         self._service_s = service_s
 
-    def __call__(self, _: ModelConfig, *, image_hw: tuple[int, int]) -> TimedEngine:
+    def __call__(self, _: ModelConfig, *, image_hw: tuple[int, int], **_more: int) -> TimedEngine:
         return TimedEngine(image_hw, self._service_s)
 
 

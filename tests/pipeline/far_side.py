@@ -144,9 +144,9 @@ class PausingEngine(SquareEngine):
         return super().infer(images)
 
 
-def build_pausing(_: Any, *, image_hw: tuple[int, int]) -> Engine:
+def build_pausing(_: Any, *, image_hw: tuple[int, int], batch: int = 1) -> Engine:
     """Stands in for `model.engines.build_engine`."""
-    return PausingEngine(image_hw)
+    return PausingEngine(image_hw, batch)
 
 
 if __name__ == "__main__":

@@ -83,9 +83,11 @@ class SquareEngine:
     classes = CLASSES
     num_requests = 4
 
-    def __init__(self, image_hw: tuple[int, int], *, fail_at: int | None = None) -> None:
-        self.input_shape = (1, *image_hw, 3)
-        self.output_shape = (1, 4 + len(CLASSES), ANCHORS)
+    def __init__(
+        self, image_hw: tuple[int, int], batch: int = 1, *, fail_at: int | None = None
+    ) -> None:
+        self.input_shape = (batch, *image_hw, 3)
+        self.output_shape = (batch, 4 + len(CLASSES), ANCHORS)
         self.num_started = 0
         self.most_at_once = 0
         self._fail_at = fail_at
@@ -96,12 +98,13 @@ class SquareEngine:
 
     def infer(self, images: np.ndarray) -> np.ndarray:
         rows = np.zeros(self.output_shape, np.float32)
-        bright = (images[0].min(axis=2) > 200).astype(np.uint8)
-        count, _, stats, _ = cv2.connectedComponentsWithStats(bright)
-        for anchor, (left, top, width, height, area) in enumerate(stats[1:count]):
-            if area > 20 and anchor < ANCHORS:
-                rows[0, :4, anchor] = left, top, left + width, top + height
-                rows[0, 4, anchor] = 0.9
+        for look, image in enumerate(images):
+            bright = (image.min(axis=2) > 200).astype(np.uint8)
+            count, _, stats, _ = cv2.connectedComponentsWithStats(bright)
+            for anchor, (left, top, width, height, area) in enumerate(stats[1:count]):
+                if area > 20 and anchor < ANCHORS:
+                    rows[look, :4, anchor] = left, top, left + width, top + height
+                    rows[look, 4, anchor] = 0.9
         return rows
 
     def start(
@@ -131,9 +134,9 @@ class SquareEngine:
         self._pool.shutdown()
 
 
-def build_squares(_: Any, *, image_hw: tuple[int, int]) -> Engine:
+def build_squares(_: Any, *, image_hw: tuple[int, int], batch: int = 1) -> Engine:
     """Stands in for `model.engines.build_engine`."""
-    return SquareEngine(image_hw)
+    return SquareEngine(image_hw, batch)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

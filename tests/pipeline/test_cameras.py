@@ -144,8 +144,8 @@ def test_identities_survive_frames_dropped_under_load(
 ) -> None:
     make_job(str(film)).run()
 
-    def build_slow(config: object, *, image_hw: tuple[int, int]) -> object:
-        engine = build_squares(config, image_hw=image_hw)
+    def build_slow(config: object, *, image_hw: tuple[int, int], batch: int = 1) -> object:
+        engine = build_squares(config, image_hw=image_hw, batch=batch)
         find = engine.infer
         monkeypatch.setattr(engine, "num_requests", 1)
 

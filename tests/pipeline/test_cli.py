@@ -198,6 +198,7 @@ def test_a_source_that_does_not_exist_is_a_wrong_call(
         (["--min-score", "7"], "suppression.min_score"),
         (["--imgsz", "100"], "model.image_size"),
         (["--stride", "0"], "source.stride"),
+        (["--slices", "18"], "slices.budget"),
         (["--tracker", "magic"], "magic"),
         (["--set", "tracking.lost_s"], "tracking.lost_s"),
         (["--set", "nothing.here=1"], "nothing"),

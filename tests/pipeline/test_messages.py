@@ -3,6 +3,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from model.slicing import Region
 from pipeline.messages import (
     AnyMessage,
     CodecParameters,
@@ -31,7 +32,8 @@ TIMES: dict[str, Any] = {
     "captured_ns": 2**62,
     "discontinuity": True,
 }
-SLOT = Slot(pool="hof-süd/images", index=3, generation=2**40, shape=(384, 640, 3))
+SLOT = Slot(pool="hof-süd/images", index=3, generation=2**40, shape=(2, 384, 640, 3))
+REGIONS = (Region(0, 0, 1920, 1080), Region(852, 480, 1068, 600))
 PARAMETERS = CodecParameters(
     codec="h264",
     width=1920,
@@ -50,9 +52,9 @@ MESSAGES: list[AnyMessage] = [
     Packet(
         **PLACE, pts_ns=None, dts_ns=-1, keyframe=True, hidden=True, corrupt=True, captured_ns=7
     ),
-    Frame(**TIMES, image=SLOT, source_hw=(1080, 1920)),
+    Frame(**TIMES, image=SLOT, source_hw=(1080, 1920), regions=REGIONS),
     Picture(**TIMES, picture=SLOT),
-    Predictions(**TIMES, rows=SLOT, source_hw=(1080, 1920), canvas_hw=(384, 640)),
+    Predictions(**TIMES, rows=SLOT, canvas_hw=(384, 640), regions=REGIONS),
     Found(**TIMES),
     Tracked(**TIMES),
     Drawn(**TIMES, picture=SLOT),
@@ -102,6 +104,6 @@ def test_what_is_no_message_of_ours_is_refused(header: bytes) -> None:
 
 
 def test_later_messages_about_a_frame_repeat_its_place_and_clocks() -> None:
-    frame = Frame(**TIMES, image=SLOT, source_hw=(1, 1))
+    frame = Frame(**TIMES, image=SLOT, source_hw=(1, 1), regions=REGIONS)
     assert timing(frame) == TIMES
     assert timing(Tracked(**timing(frame))) == TIMES

@@ -249,7 +249,7 @@ class ShapedEngine(SquareEngine):
         return rows
 
 
-def build_shaped(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+def build_shaped(_: Any, *, image_hw: tuple[int, int], **_more: Any) -> SquareEngine:
     return ShapedEngine(image_hw)
 
 

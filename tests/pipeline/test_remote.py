@@ -20,6 +20,7 @@ import zmq
 
 from model.config import ModelConfig, Suppression
 from model.errors import ConfigError
+from model.slicing import Region
 from pipeline.config import OutputConfig, PipelineConfig, RemoteConfig
 from pipeline.job import Job, describe_graph
 from pipeline.station import Station
@@ -49,6 +50,7 @@ from tests.pipeline.far_side import (
 from tests.pipeline.scenes import Once, SquareEngine, build_squares, make_card_file, make_scene
 
 NUM_FRAMES = 120
+WHOLE = Region(0, 0, 320, 192)
 
 
 @pytest.fixture(autouse=True)
@@ -174,14 +176,22 @@ def hello(weights: Path, **changes: Any) -> Hello:
 
 def look(
     number: int = 0,
-    shape: tuple[int, int, int] = (96, 160, 3),
+    shape: tuple[int, int, int, int] = (1, 96, 160, 3),
     *,
+    regions: tuple[Region, ...] | None = None,
     source_hw: tuple[int, int] = (192, 320),
     stream: int = 0,
     fresh_ns: int | None = None,
 ) -> bytes:
     return encode(
-        Look(number=number, stream=stream, shape=shape, source_hw=source_hw, fresh_ns=fresh_ns)
+        Look(
+            number=number,
+            stream=stream,
+            shape=shape,
+            source_hw=source_hw,
+            regions=(Region.whole(source_hw),) if regions is None else regions,
+            fresh_ns=fresh_ns,
+        )
     )
 
 
@@ -505,14 +515,30 @@ def test_more_strangers_than_the_worker_has_descriptors_keep_clients_out_for_a_w
         pytest.param((encode({"type": "Look", "number": "one"}),), id="wrong types"),
         pytest.param((b"\x91" * 100_000,), id="deep"),
         pytest.param((b"\x81\xa4type\xa2\xff\xfe",), id="no text"),
-        pytest.param((look(shape=(96, 160, 4)), bytes(96 * 160 * 4)), id="four channels"),
-        pytest.param((look(shape=(97, 160, 3)), bytes(97 * 160 * 3)), id="odd shape"),
-        pytest.param((look(shape=(-32, -32, 3)), bytes(32 * 32 * 3)), id="negative shape"),
-        pytest.param((look(shape=(0, 32, 3)), b""), id="empty shape"),
+        pytest.param((look(shape=(1, 96, 160, 4)), bytes(96 * 160 * 4)), id="four channels"),
+        pytest.param((look(shape=(1, 97, 160, 3)), bytes(97 * 160 * 3)), id="odd shape"),
+        pytest.param((look(shape=(1, -32, -32, 3)), bytes(32 * 32 * 3)), id="negative shape"),
+        pytest.param((look(shape=(1, 0, 32, 3)), b""), id="empty shape"),
         pytest.param((look(), bytes(7)), id="too few bytes"),
         pytest.param((look(),), id="no pixels"),
         pytest.param((look(number=-1), bytes(96 * 160 * 3)), id="negative number"),
         pytest.param((look(source_hw=(0, 9)), bytes(96 * 160 * 3)), id="no source"),
+        pytest.param((look(shape=(2, 96, 160, 3)), bytes(2 * 96 * 160 * 3)), id="a look too many"),
+        pytest.param((look(shape=(0, 96, 160, 3), regions=()), b""), id="no look"),
+        pytest.param(
+            (look(shape=(18, 32, 32, 3), regions=(WHOLE,) * 18), bytes(18 * 32 * 32 * 3)),
+            id="too many looks",
+        ),
+        pytest.param(
+            (look(regions=(Region(0, 0, 160, 192),)), bytes(96 * 160 * 3)), id="not the whole"
+        ),
+        pytest.param(
+            (
+                look(shape=(2, 96, 160, 3), regions=(WHOLE, Region(160, 0, 161, 96))),
+                bytes(2 * 96 * 160 * 3),
+            ),
+            id="a look beside the picture",
+        ),
         pytest.param((look(stream=-1), bytes(96 * 160 * 3)), id="negative stream"),
         pytest.param((look(fresh_ns=-1), bytes(96 * 160 * 3)), id="late before it came"),
     ],
@@ -555,7 +581,7 @@ def test_pictures_before_a_welcome_go_nowhere(weights: Path, far: FarThread, rin
 def test_a_picture_that_waits_too_long_is_not_looked_at(weights: Path, ring: KeyRing) -> None:
     engines: list[SquareEngine] = []
 
-    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+    def build(_: Any, *, image_hw: tuple[int, int], **_more: Any) -> SquareEngine:
         engines.append(PausingEngine(image_hw))
         return engines[-1]
 
@@ -581,7 +607,7 @@ def test_a_client_that_vanishes_frees_its_engines(weights: Path, ring: KeyRing) 
             super().close()
             closed.set()
 
-    def build(_: Any, *, image_hw: tuple[int, int]) -> Watched:
+    def build(_: Any, *, image_hw: tuple[int, int], **_more: Any) -> Watched:
         return Watched(image_hw)
 
     with FarThread(ring.worker(weights), build) as far:
@@ -611,7 +637,7 @@ def test_a_client_that_comes_back_takes_the_place_of_what_it_left(
 def test_an_engine_that_fails_ends_its_own_session_and_says_why(
     tmp_path: Path, weights: Path, clip: Path, ring: KeyRing
 ) -> None:
-    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+    def build(_: Any, *, image_hw: tuple[int, int], **_more: Any) -> SquareEngine:
         return SquareEngine(image_hw, fail_at=20)
 
     with FarThread(ring.worker(weights), build) as far:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from model.config import ModelConfig
-from model.suppression import suppress
+from model.merging import suppress_looks
 from pipeline.config import OutputConfig, PipelineConfig, SourceConfig, TrackingConfig
 from pipeline.errors import SinkError
 from pipeline.job import Job
@@ -86,7 +86,7 @@ def test_requests_run_side_by_side(
 ) -> None:
     engines: list[SquareEngine] = []
 
-    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+    def build(_: Any, *, image_hw: tuple[int, int], **_more: Any) -> SquareEngine:
         engines.append(SquareEngine(image_hw))
         return engines[-1]
 
@@ -107,13 +107,13 @@ def test_no_pixel_is_copied_between_the_decoder_and_the_engine_nor_a_prediction_
 
     def watched(rows: np.ndarray, *arguments: Any, **options: Any) -> Any:
         places.append(origin(rows))
-        return suppress(rows, *arguments, **options)
+        return suppress_looks(rows, *arguments, **options)
 
-    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+    def build(_: Any, *, image_hw: tuple[int, int], **_more: Any) -> SquareEngine:
         return Watched(image_hw)
 
     monkeypatch.setattr("pipeline.job.build_engine", build)
-    monkeypatch.setattr("pipeline.stages.suppress.suppress", watched)
+    monkeypatch.setattr("pipeline.stages.suppress.suppress_looks", watched)
     run_job(make_config(weights, tmp_path), make_scene(tmp_path / "a.mp4"))
     assert len(places) == 3 * 30
     assert all(isinstance(place, mmap.mmap) for place in places)
@@ -231,7 +231,7 @@ def test_a_sink_that_fails_keeps_its_partial_file_and_other_streams_finish(
 def test_an_engine_that_fails_ends_the_run_with_its_reason(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+    def build(_: Any, *, image_hw: tuple[int, int], **_more: Any) -> SquareEngine:
         return SquareEngine(image_hw, fail_at=10)
 
     monkeypatch.setattr("pipeline.job.build_engine", build)
@@ -335,7 +335,7 @@ def test_engines_of_many_shapes_do_not_pile_up(
             super().close()
             open_now -= 1
 
-    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+    def build(_: Any, *, image_hw: tuple[int, int], **_more: Any) -> SquareEngine:
         return CountedEngine(image_hw)
 
     monkeypatch.setattr("pipeline.job.build_engine", build)
@@ -440,9 +440,9 @@ def test_frames_that_wait_for_a_result_slot_start_when_one_comes_free(
 
     def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(0.03)
-        return suppress(*arguments, **options)
+        return suppress_looks(*arguments, **options)
 
-    monkeypatch.setattr("pipeline.stages.suppress.suppress", slow)
+    monkeypatch.setattr("pipeline.stages.suppress.suppress_looks", slow)
     job = run_job(
         make_config(weights, tmp_path, window=16), make_scene(tmp_path / "a.mp4", num_frames=20)
     )

@@ -92,6 +92,20 @@ def test_results_do_not_depend_on_what_runs_beside(weights: Path, precision: Pre
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("precision", ["auto", "accuracy"])
+def test_results_do_not_depend_on_their_batch_mates(weights: Path, precision: Precision) -> None:
+    """Neither on what they are nor on the place among them."""
+    built = make_engine(weights, precision=precision, batch=5)
+    images = make_images(batch=5)
+    others = make_images(batch=5, seed=1)
+    others[2] = 0
+    others[3] = images[1]
+    expected = built.infer(images)[1]
+    beside_others = built.infer(others)[3]
+    built.close()
+    np.testing.assert_array_equal(beside_others, expected)
+
+
 def run_in_flight(engine: Engine, images: list[np.ndarray]) -> list[np.ndarray]:
     """Keep as many requests running as the engine takes."""
     results = [np.full(engine.output_shape, np.nan, np.float32) for _ in images]

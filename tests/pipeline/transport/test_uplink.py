@@ -1,5 +1,6 @@
 """The client's end of a connection to a worker: whose picture goes when."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import pytest
 import zmq
 
 from model.config import Suppression
+from model.slicing import Region
 from pipeline.errors import StageError
 from pipeline.transport.curve import read_keys, read_public
 from pipeline.transport.mailbox import Mailbox
@@ -17,7 +19,7 @@ from pipeline.transport.wire import PROTOCOL, Hello, model_facts
 from tests.pipeline.far_side import TIMEOUT_S, FarThread, KeyRing
 from tests.pipeline.scenes import make_card_file
 
-SHAPE = (96, 160, 3)
+SHAPE = (1, 96, 160, 3)
 
 
 @contextmanager
@@ -45,9 +47,10 @@ def asked(number: int, stream: str = "a", late_ns: int | None = None) -> Asked:
     return Asked(
         number=number,
         stream=stream,
-        pixels=memoryview(bytes(SHAPE[0] * SHAPE[1] * SHAPE[2])),
+        pixels=memoryview(bytes(math.prod(SHAPE))),
         shape=SHAPE,
         source_hw=(192, 320),
+        regions=(Region.whole((192, 320)),),
         late_ns=late_ns,
     )
 
