@@ -11,8 +11,9 @@ from jaxtyping import Float32, UInt8
 
 from model.detections import Detections
 from model.engines.contract import Engine
-from model.letterbox import Letterbox, rectangle
-from model.suppression import suppress
+from model.letterbox import rectangle
+from model.merging import suppress_looks
+from model.slicing import Region, choose_looks
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.media import MediaFacts, MediaReader
@@ -33,10 +34,13 @@ class Material:
     source: Source
     facts: MediaFacts
     engine: Engine
-    letterbox: Letterbox
+    source_hw: tuple[int, int]
+    """Height and width of the upright picture."""
+    regions: tuple[Region, ...]
+    """What is looked at in each frame."""
     frames: tuple[av.VideoFrame, ...]
-    canvases: tuple[UInt8[np.ndarray, "1 H W 3"], ...]
-    rows: tuple[Float32[np.ndarray, "rows A"], ...]
+    canvases: tuple[UInt8[np.ndarray, "B H W 3"], ...]
+    rows: tuple[Float32[np.ndarray, "B rows A"], ...]
     found: tuple[Detections, ...]
 
     @property
@@ -68,23 +72,27 @@ def gather(config: PipelineConfig, source: Source, build_engine: BuildEngine) ->
     parameters = reader.facts.parameters
     scaler = FrameScaler(parameters.rotation_deg, parameters.pixel_aspect)
     source_hw = scaler.upright_hw(frames[0])
-    letterbox = Letterbox.fit(source_hw, rectangle(source_hw, config.model.image_size))
-    engine = build_engine(config.model, image_hw=letterbox.canvas_hw)
+    canvas_hw, slices = rectangle(source_hw, config.model.image_size), config.slices
+    regions: tuple[Region, ...] = (Region.whole(source_hw),)
+    if slices is not None:
+        regions = choose_looks(source_hw, canvas_hw, slices.budget, slices.overlap)
+    engine = build_engine(config.model, image_hw=canvas_hw, batch=len(regions))
     canvases = tuple(np.empty(engine.input_shape, np.uint8) for _ in frames)
     for frame, canvas in zip(frames, canvases, strict=True):
-        scaler.letterboxed(frame, letterbox, canvas[0])
-    rows = tuple(engine.infer(canvas)[0] for canvas in canvases)
+        scaler.looks(frame, regions, canvas)
+    rows = tuple(engine.infer(canvas) for canvas in canvases)
     floor = tracker_floor(config)
     return Material(
         config=config,
         source=source,
         facts=reader.facts,
         engine=engine,
-        letterbox=letterbox,
+        source_hw=source_hw,
+        regions=regions,
         frames=frames,
         canvases=canvases,
         rows=rows,
-        found=tuple(_boxes(suppress(each, floor), letterbox) for each in rows),
+        found=tuple(suppress_looks(each, regions, canvas_hw, floor) for each in rows),
     )
 
 
@@ -104,8 +112,3 @@ def _some(frames: Iterator[av.VideoFrame]) -> tuple[av.VideoFrame, ...]:
         if len(kept) >= 4 and len(kept) * num_bytes >= _MOST_BYTES:
             break
     return tuple(kept)
-
-
-def _boxes(found: Detections, letterbox: Letterbox) -> Detections:
-    xyxy = letterbox.to_source(found.xyxy)
-    return Detections(xyxy=xyxy, score=found.score, class_id=found.class_id)

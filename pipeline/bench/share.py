@@ -63,7 +63,7 @@ def measure(config: PipelineConfig, source: Source, runs: int) -> dict[str, Any]
     in_processes = config.placement == "processes"
     return {
         **surroundings(),
-        "clip": _clip(material.facts.parameters.codec, material.letterbox.source_hw, config),
+        "clip": _clip(material.facts.parameters.codec, material.source_hw, config),
         "outputs": "tracks and annotated MP4" if config.output.save_video else "tracks",
         "placement": config.placement,
         "model": whole[-1].engine,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from model.engines.contract import Engine
-from model.suppression import suppress
+from model.merging import suppress_looks
 from pipeline.bench.material import Material, decoded, to_and_fro
 from pipeline.decoding.scaling import FrameScaler
 from pipeline.drawing.drawer import Drawer
@@ -57,8 +57,8 @@ def stages(material: Material, folder: Path) -> Mapping[str, Work]:
     }
 
 
-def keep_busy(engine: Engine, canvases: tuple[np.ndarray, ...], num_images: int) -> int:
-    """Run pictures with as many requests in flight as the engine wants; returns their number.
+def keep_busy(engine: Engine, canvases: tuple[np.ndarray, ...], num_requests: int) -> int:
+    """Make requests, as many in flight as the engine wants; returns how many were made.
 
     Raises:
         BaseException: what a request ended with, if not well.
@@ -66,8 +66,7 @@ def keep_busy(engine: Engine, canvases: tuple[np.ndarray, ...], num_images: int)
     free = deque(np.empty(engine.output_shape, np.float32) for _ in range(engine.num_requests))
     room = threading.Semaphore(engine.num_requests)
     failed: list[BaseException] = []
-    batch = engine.input_shape[0]
-    for number in range(0, num_images, batch):
+    for number in range(num_requests):
         room.acquire()
         predictions = free.popleft()
 
@@ -77,12 +76,12 @@ def keep_busy(engine: Engine, canvases: tuple[np.ndarray, ...], num_images: int)
             free.append(predictions)
             room.release()
 
-        engine.start(canvases[number // batch % len(canvases)], predictions, on_done)
+        engine.start(canvases[number % len(canvases)], predictions, on_done)
     for _ in range(engine.num_requests):
         room.acquire()
     if failed:
         raise failed[0]
-    return num_images
+    return num_requests
 
 
 def _decode(material: Material) -> int:
@@ -92,19 +91,18 @@ def _decode(material: Material) -> int:
 
 
 def _scale(material: Material) -> int:
-    scaler, canvas = _scaler(material), np.empty(material.engine.input_shape[1:], np.uint8)
+    scaler, canvases = _scaler(material), np.empty(material.engine.input_shape, np.uint8)
     for _ in range(_PASSES):
         for frame in material.frames:
-            scaler.letterboxed(frame, material.letterbox, canvas)
+            scaler.looks(frame, material.regions, canvases)
     return _PASSES * len(material.frames)
 
 
 def _suppress(material: Material) -> int:
-    settings = tracker_floor(material.config)
+    settings, canvas_hw = tracker_floor(material.config), material.canvases[0].shape[1:3]
     for _ in range(_PASSES):
         for rows in material.rows:
-            found = suppress(rows, settings)
-            material.letterbox.to_source(found.xyxy)
+            suppress_looks(rows, material.regions, canvas_hw, settings)
     return _PASSES * len(material.rows)
 
 
@@ -134,7 +132,7 @@ def _write_tracks(material: Material, folder: Path) -> int:
 
 def _picture(material: Material) -> int:
     scaler = _scaler(material)
-    picture = np.empty((*material.letterbox.source_hw, 3), np.uint8)
+    picture = np.empty((*material.source_hw, 3), np.uint8)
     for frame in material.frames:
         scaler.full_size(frame, picture)
     return len(material.frames)
@@ -143,7 +141,7 @@ def _picture(material: Material) -> int:
 def _drawn(material: Material, tracks: list[Tracks]) -> list[np.ndarray]:
     scaler, drawer, drawn = _scaler(material), _drawer(material), []
     for frame, each in zip(material.frames, tracks, strict=False):
-        picture = np.empty((*material.letterbox.source_hw, 3), np.uint8)
+        picture = np.empty((*material.source_hw, 3), np.uint8)
         scaler.full_size(frame, picture)
         drawer.draw(picture, each)
         drawn.append(picture)
@@ -160,7 +158,7 @@ def _draw(material: Material, pictures: list[np.ndarray], tracks: list[Tracks]) 
 
 
 def _encode(material: Material, pictures: list[np.ndarray], folder: Path) -> int:
-    height, width = material.letterbox.source_hw
+    height, width = material.source_hw
     rate = Fraction(material.frame_rate).limit_denominator(1001)
     writer = Mp4Writer(folder / "drawn.mp4", width=width, height=height, frame_rate=rate, threads=1)
     num_pictures = 2 * len(pictures)
@@ -178,6 +176,6 @@ def _scaler(material: Material) -> FrameScaler:
 def _drawer(material: Material) -> Drawer:
     return Drawer(
         material.engine.classes,
-        picture_hw=material.letterbox.source_hw,
+        picture_hw=material.source_hw,
         trace_frames=round(material.config.drawing.trace_s * material.frame_rate),
     )
