@@ -1,0 +1,134 @@
+"""Tables of README.md, made from the figures in `results/`.
+
+    python tests/benchmarks/tables.py
+
+Between `<!-- table: KIND NAME -->` and `<!-- end -->` stands what KIND makes of
+`results/NAME.json`; without NAME it is `results/KIND.json`. A new table is a function from the
+parsed file to lines of Markdown, entered in `KINDS`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+BLOCK = re.compile(
+    r"(?P<start><!-- table: (?P<kind>[\w-]+)(?: (?P<name>[\w.-]+))? -->\n).*?(?P<end><!-- end -->)",
+    re.DOTALL,
+)
+SIDES = {
+    "sightline": "Sightline",
+    "ultralytics_square": "Ultralytics, square",
+    "ultralytics_rectangle": "Ultralytics, rectangle",
+    "tutorial_square": "tutorials' loop, square",
+    "tutorial_rectangle": "tutorials' loop, rectangle",
+    "our_parts_in_one_thread": "our parts in one thread",
+}
+"""What the table calls each side of `compare_peers.py`."""
+
+
+def main() -> None:
+    """Rewrite the tables of README.md in place."""
+    README.write_text(render(README.read_text()))
+
+
+def render(text: str, results: Path = RESULTS) -> str:
+    """The text with every marked table made anew."""
+
+    def table(block: re.Match[str]) -> str:
+        kind = block["kind"]
+        if kind not in KINDS:
+            raise SystemExit(f"no table {kind!r}; there are {', '.join(KINDS)}")
+        path = results / f"{block['name'] or kind}.json"
+        if not path.exists():
+            raise SystemExit(f"table {kind!r}: no figures in {path}")
+        lines = KINDS[kind](json.loads(path.read_text()))
+        return block["start"] + "".join(f"{line}\n" for line in lines) + block["end"]
+
+    return BLOCK.sub(table, text)
+
+
+def peers(result: dict[str, Any]) -> Iterator[str]:
+    """`compare_peers.py`: a row a side and precision, tracks only beside annotated video."""
+    runs = result["comparisons"][0]["sides"]["sightline"]["frames_per_s"]["runs"]
+    cases = {(case["precision"], case["output"]): case for case in result["comparisons"]}
+    columns = ("", "input", "computes in", "frames/s", "CPU-ms a frame", "Sightline is faster by")
+    yield from markdown(
+        (*columns, "with video: frames/s", "CPU-ms", "faster by"), _peer_rows(cases)
+    )
+    yield ""
+    yield (
+        f"{_capital(result['clip'])}; {result['cores']} cores of {result['cpu']}; weights "
+        f"{result['weights']}; medians of {runs}, least to most in brackets; commit "
+        f"{result['commit']}."
+    )
+    if result["left_out"]:
+        reasons = "; ".join(f"{side} ({why})" for side, why in result["left_out"].items())
+        yield f"Left out: {reasons}."
+
+
+def _peer_rows(cases: dict[tuple[str, str], dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for precision in dict.fromkeys(precision for precision, _ in cases):
+        outputs = [cases.get((precision, output)) for output in ("tracks", "video")]
+        names = dict.fromkeys(name for case in outputs if case for name in case["sides"])
+        for name in names:
+            side = next(case["sides"][name] for case in outputs if case and name in case["sides"])
+            label = SIDES[name] + (", int8" if precision == "int8" else "")
+            height, width = side["input_hw"]
+            figures = (cell for case in outputs for cell in _peer_cells(case, name))
+            yield (label, f"{height}x{width}", side["precision"], *figures)
+
+
+def _peer_cells(case: dict[str, Any] | None, name: str) -> tuple[str, str, str]:
+    """Rate, processor time and Sightline's lead of one side; empty where it was not run."""
+    if case is None or name not in case["sides"]:
+        return "", "", ""
+    side = case["sides"][name]
+    rate, against = side["frames_per_s"], case["sightline_against"].get(name)
+    return (
+        f"{rate['median']:.1f} ({rate['min']:.1f}-{rate['max']:.1f})",
+        f"{side['cpu_ms']['median']:.1f}",
+        f"{against['frames_per_s']['median']:.2f}" if against else "",
+    )
+
+
+def accuracy(result: list[dict[str, Any]]) -> Iterator[str]:
+    """A row for each engine, precision and size of the image."""
+    rows = (
+        (
+            row["engine"],
+            row["precision"],
+            str(row["image_size"]),
+            *(f"{row[name]:.4f}".removeprefix("0") for name in ("AP", "AP50", "AP75")),
+        )
+        for row in result
+    )
+    return markdown(("engine", "precision", "image size", "AP", "AP50", "AP75"), rows)
+
+
+def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    """The lines of one table."""
+    header = list(columns)
+    yield _line(header)
+    yield "|" + "---|" * len(header)
+    yield from map(_line, rows)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+KINDS: dict[str, Callable[[Any], Iterable[str]]] = {"peers": peers, "accuracy": accuracy}
+"""The tables by the word in their marker."""
+
+
+if __name__ == "__main__":
+    main()
