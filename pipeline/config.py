@@ -70,7 +70,7 @@ class GateConfig(Settings):
     Pictures are compared as 160 cells across, a small block of which must differ.
     """
 
-    threshold: Annotated[float, Field(gt=0, le=255)] = 8.0
+    threshold: Annotated[float, Field(gt=0, le=255)] = 6.0
     """Levels of 255 by which a cell must differ from the picture the detector last saw."""
     least_share: Ratio = 0.0002
     """Share of the cells that must."""

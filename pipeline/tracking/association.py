@@ -44,14 +44,14 @@ class Association:
     """Updates a second; the library's motion models count time in steps of it."""
     uses_picture: bool = False
 
-    def predict(self, track_ids: Sequence[int], ahead_s: float) -> Float32[np.ndarray, "N 4"]:
-        """Say where these of its tracks are so long after the last update; nothing is changed."""
+    def motion(self, track_ids: Sequence[int], ahead_s: float) -> Float32[np.ndarray, "N 4"]:
+        """How far each side of these tracks moves from the last update on; nothing is changed."""
         models = {track.tracker_id: track.state_estimator for track in self.library.tracks}
-        boxes = [
-            _extrapolated(models[track_id], ahead_s * self.frame_rate, self.frame_rate)
+        moves = [
+            _ahead(models[track_id], ahead_s * self.frame_rate) - models[track_id].state_to_bbox()
             for track_id in track_ids
         ]
-        return np.array(boxes, np.float32).reshape(-1, 4)
+        return np.array(moves, np.float32).reshape(-1, 4)
 
 
 def make_association(
@@ -101,12 +101,12 @@ def make_association(
     )
 
 
-def _extrapolated(estimator: Any, steps: float, frame_rate: float) -> np.ndarray:
+def _ahead(estimator: Any, steps: float) -> np.ndarray:
     """The box of one of the library's motion models so many steps on."""
     ahead = copy(estimator)
     ahead.kf, ahead.motion = copy(estimator.kf), copy(estimator.motion)
     ahead.kf.state = estimator.kf.state.copy()  # all else is replaced, this is written into
-    ahead.predict(steps, frame_rate)
+    ahead.predict(steps)
     return ahead.state_to_bbox()
 
 
