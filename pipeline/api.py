@@ -31,6 +31,8 @@ class FrameResult:
     tracks: "Tracks"
     class_names: tuple[str, ...]
     """The name of the class of each track."""
+    predicted: bool = False
+    """Whether the tracks were carried over from the frames before: nobody looked at this one."""
 
 
 def run(
@@ -104,6 +106,7 @@ def _result(frame: "Tracked", tracks: "Tracks", classes: Sequence[str]) -> Frame
         pts_s=frame.pts_ns / 1e9,
         tracks=tracks,
         class_names=tuple(classes[number] for number in tracks.class_id),
+        predicted=frame.predicted,
     )
 
 

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from model.config import load_settings
 from model.engines import build_engine
-from pipeline.config import PipelineConfig, Placement, TrackerKind, WorkerConfig
+from pipeline.config import GateConfig, PipelineConfig, Placement, TrackerKind, WorkerConfig
 from pipeline.doctor import examine
 from pipeline.job import Job, describe_graph
 from pipeline.progress import Progress, closing_lines
@@ -43,7 +43,9 @@ class RunOptions:
         tracker: Method that joins boxes into tracks.
         engine: What runs the network: auto, openvino or torch.
         imgsz: Long side of the network's picture, a multiple of 32.
-        stride: Look at every so many frames.
+        stride: Look at every so many frames; those between have no tracks.
+        detect_every: Look at every so many frames; those between have predicted tracks.
+        gate: Look only while something moves, for cameras that stand still.
         slices: Looks at each frame: the whole, and up to so many less one at magnified tiles.
         limit: Stop after so many frames of each source.
         placement: Run stages as threads of one process, or in processes that are replaced.
@@ -60,6 +62,8 @@ class RunOptions:
     engine: str | None = None
     imgsz: int | None = None
     stride: int | None = None
+    detect_every: int | None = None
+    gate: bool | None = None
     slices: int | None = None
     limit: int | None = None
     placement: Placement | None = None
@@ -70,7 +74,7 @@ class RunOptions:
         return [
             f"{_SETTING_OF[name]}={json.dumps(_plain(name, value))}"
             for name, value in given.items()
-            if value is not None
+            if value is not None and name in _SETTING_OF
         ]
 
 
@@ -86,6 +90,7 @@ _SETTING_OF = {
     "engine": "model.engine",
     "imgsz": "model.image_size",
     "stride": "source.stride",
+    "detect_every": "source.detect_every",
     "slices": "slices.budget",
     "limit": "source.limit",
     "placement": "placement",
@@ -114,9 +119,7 @@ def run(
         json_summary: Print the summary as JSON and nothing else.
     """
     logging.basicConfig(format="sightline: %(message)s", level=logging.WARNING)
-    overrides = [*assign, *(options or RunOptions()).overrides()]
-    settings = load_settings(PipelineConfig, config, overrides)
-    job = Job(settings, sources)
+    job = Job(settings_of(config, options or RunOptions(), assign), sources)
     ended_by = _run_until_signal(job, quiet=quiet or json_summary)
     if json_summary:
         print(json.dumps(job.summary(), indent=2))
@@ -142,9 +145,7 @@ def check(
         options: Settings that have an option of their own.
         assign: Any setting as name=value.
     """
-    overrides = [*assign, *(options or RunOptions()).overrides()]
-    settings = load_settings(PipelineConfig, config, overrides)
-    print(describe_graph(settings))
+    print(describe_graph(settings_of(config, options or RunOptions(), assign)))
     print("settings are valid")
     return 0
 
@@ -184,7 +185,7 @@ def worker(
     logging.basicConfig(format="sightline: %(message)s", level=logging.INFO)
     given = {"listen": listen, "key": key, "allow": allow, "model.weights": model}
     named = [f"{name}={json.dumps(str(v))}" for name, v in given.items() if v is not None]
-    station = Station(load_settings(WorkerConfig, config, [*assign, *named]), build_engine)
+    station = Station(loadsettings_of(WorkerConfig, config, [*assign, *named]), build_engine)
     before: dict[int, Any] = {}
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -208,6 +209,15 @@ def keys(name: str, *, output: Annotated[Path, Parameter(alias="-o")] = Path()) 
     print(f"{secret}: the secret key, which stays on this host")
     print(f"{public}: the public key, to be copied to the other side")
     return 0
+
+
+def settings_of(config: Path | None, options: RunOptions, assign: Sequence[str]) -> PipelineConfig:
+    """The file's settings, after assignments, after options."""
+    settings = loadsettings_of(PipelineConfig, config, [*assign, *options.overrides()])
+    if options.gate is None:
+        return settings
+    gate = (settings.gate or GateConfig()) if options.gate else None  # as set up, where it is
+    return settings.model_copy(update={"gate": gate})
 
 
 def _run_until_signal(job: Job, *, quiet: bool) -> int | None:

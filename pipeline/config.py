@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from model.config import ModelConfig, Ratio, Settings, Suppression
@@ -35,7 +35,10 @@ class SourceConfig(Settings):
     """How sources are read."""
 
     stride: Annotated[int, Field(ge=1)] = 1
-    """Every how many frames the detector looks."""
+    """Every how many frames the detector looks; those between have no tracks."""
+    detect_every: Annotated[int, Field(ge=1)] = 1
+    """Every how many frames the detector looks; those between have the tracks the tracker's model
+    of their motion predicts."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Decoded frames after which a source is over."""
     image_rate: Annotated[float, Field(gt=0, le=1000)] = 25.0
@@ -50,6 +53,32 @@ class SourceConfig(Settings):
     ring_mib: Annotated[int, Field(ge=1, le=4096)] = 8
     """Memory for the latest packets of a camera. `run` needs them for `staleness_s` only: 8 MiB
     are half a second at 134 Mbit/s, more than any camera sends, 1080p MJPEG included."""
+
+    @model_validator(mode="after")
+    def _one_of_stride_and_detect_every(self) -> "SourceConfig":
+        if self.stride > 1 and self.detect_every > 1:
+            raise PydanticCustomError(
+                "stride_and_detect_every",
+                "stride {stride} and detect_every {detect_every} exclude each other; give one",
+                {"stride": self.stride, "detect_every": self.detect_every},
+            )
+        return self
+
+
+class GateConfig(Settings):
+    """When the picture of a fixed camera is still, so that the detector need not look.
+
+    Pictures are compared as 160 cells across, a small block of which must differ.
+    """
+
+    threshold: Annotated[float, Field(gt=0, le=255)] = 6.0
+    """Levels of 255 by which a cell must differ from the picture the detector last saw."""
+    least_share: Ratio = 0.0002
+    """Share of the cells that must."""
+    hold_s: Annotated[float, Field(ge=0)] = 0.5
+    """How long the detector goes on looking after the last movement."""
+    refresh_s: Seconds = 5.0
+    """After so long it looks whether anything moved or not."""
 
 
 class SlicesConfig(Settings):
@@ -146,6 +175,8 @@ class PipelineConfig(Settings):
     drawing: DrawingConfig = DrawingConfig()
     output: OutputConfig = OutputConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    gate: GateConfig | None = None
+    """Whether the detector looks only while something moves; for cameras that stand still."""
     remote: RemoteConfig | None = None
     """Where boxes are found, if not here."""
     placement: Placement = "threads"

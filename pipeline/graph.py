@@ -23,6 +23,7 @@ from model.config import Suppression
 from model.engines.contract import Engine
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source
+from pipeline.decoding.motion import MotionGate
 from pipeline.drawing.drawer import Drawer
 from pipeline.messages import Drawn, Found, Frame, Packet, Picture, Predictions, Tracked
 from pipeline.metrics import CounterTable
@@ -159,17 +160,20 @@ class _Makers:
             live=source.live,
             pictures=self._config.output.save_video,
         )
-        return Decode(stream, self._config.source, preprocess, counters, live=source.live)
+        gate = MotionGate(self._config.gate) if self._config.gate is not None else None
+        return Decode(
+            stream, self._config.source, preprocess, counters, gate=gate, live=source.live
+        )
 
     def track(self, stream: str) -> Worker:
         return Track(self._tracker, self._counters[stream])
 
     def _tracker(self, frame_rate: float, num_identities: int) -> Tracker:
-        tracking = self._config.tracking
+        tracking, source = self._config.tracking, self._config.source
         return make_tracker(
             tracking.kind,
             min_score=self._config.suppression.min_score,
-            frame_rate=frame_rate / self._config.source.stride,
+            frame_rate=frame_rate / (source.stride * source.detect_every),
             lost_s=tracking.lost_s,
             num_identities=num_identities,
         )

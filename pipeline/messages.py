@@ -12,8 +12,11 @@ import msgspec
 
 from model.slicing import Region
 
-DropCause = Literal["stride", "late", "overload", "corrupt", "stage-died", "shutdown"]
-"""Why a decoded frame has no tracks; `stride` was asked for, the others are losses."""
+SkipCause = Literal["stride", "gate", "detect-every"]
+"""Why the detector was not asked for a frame; after `stride` it has no tracks, after the others
+those of the frames before, carried over."""
+DropCause = Literal[SkipCause, "late", "overload", "corrupt", "stage-died", "shutdown"]
+"""Why a decoded frame was not looked at; but for skips they are losses."""
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +125,9 @@ class Found(Timed, frozen=True, kw_only=True, tag=True):
 class Tracked(Timed, frozen=True, kw_only=True, tag=True):
     """Tracks of one frame; xyxy, score, class_id and track_id ride beside the header."""
 
+    predicted: bool = False
+    """Whether they were carried over from the frames before, not detected in this one."""
+
 
 class Drawn(Timed, frozen=True, kw_only=True, tag=True):
     """A picture with its tracks drawn: BGR, full size, uint8 H W 3."""
@@ -130,9 +136,11 @@ class Drawn(Timed, frozen=True, kw_only=True, tag=True):
 
 
 class Dropped(Timed, frozen=True, kw_only=True, tag=True):
-    """The tombstone of a frame that will have no tracks."""
+    """The tombstone of a frame that the detector will not see."""
 
     cause: DropCause
+    source_hw: tuple[int, int] | None = None
+    """Height and width of the picture, where its tracks are to be carried over."""
 
 
 class Ended(Message, frozen=True, kw_only=True, tag=True):

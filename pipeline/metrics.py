@@ -3,8 +3,9 @@
 
 Each counter has one stage that writes it, so that counting needs no lock; the supervisor reads.
 `track` settles every frame in its order, once, as tracked, skipped or dropped, so that `decoded =
-tracked + skipped_stride + dropped` holds when a stream has ended, whoever died on the way, and a
-stage that takes the place of a dead one finds here how far its stream has come.
+tracked + skipped + dropped` holds when a stream has ended, whoever died on the way, and a stage
+that takes the place of a dead one finds here how far its stream has come. Frames whose tracks were
+carried over, by the gate or between detections, count as skipped.
 """
 
 import mmap
@@ -22,6 +23,8 @@ Counter = Literal[
     "reconnects",
     "decoded",
     "skipped_stride",
+    "skipped_gate",
+    "skipped_detect_every",
     "dropped_late",
     "dropped_overload",
     "dropped_corrupt",
@@ -34,6 +37,7 @@ Counter = Literal[
 Clock = Literal["last_pts_ns", "last_captured_ns"]
 COUNTERS: tuple[Counter, ...] = get_args(Counter)
 _COLUMNS: tuple[Counter | Clock, ...] = (*COUNTERS, *get_args(Clock))
+SKIPPED = tuple(name for name in COUNTERS if name.startswith("skipped_"))
 DROPPED = tuple(name for name in COUNTERS if name.startswith("dropped_"))
 
 
@@ -85,7 +89,12 @@ class Counters:
     @property
     def num_settled(self) -> int:
         """Frames whose tracks are made or that will have none: the index of the next one."""
-        return self["tracked"] + self["skipped_stride"] + self.num_dropped
+        return self["tracked"] + self.num_skipped + self.num_dropped
+
+    @property
+    def num_skipped(self) -> int:
+        """Decoded frames for which the detector was, as asked, not needed."""
+        return sum(self[name] for name in SKIPPED)
 
     @property
     def num_dropped(self) -> int:

@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from pipeline.job import Job
+from pipeline.metrics import SKIPPED
 from pipeline.runner import StreamState
 
 _REFRESH_S = 0.2
@@ -93,8 +94,10 @@ def closing_lines(job: Job) -> Iterator[str]:
             continue
         fps = counters["decoded"] / state.elapsed_s if state.elapsed_s else 0.0
         parts = [f"{counters['decoded']} frames", f"{counters['tracked']} tracked"]
-        if counters["skipped_stride"]:
-            parts.append(f"{counters['skipped_stride']} skipped by stride")
+        for name in SKIPPED:
+            if counters[name]:
+                by = name.removeprefix("skipped_").replace("_", "-")
+                parts.append(f"{counters[name]} skipped by {by}")
         parts.append(f"{counters.num_dropped} dropped")
         if counters["undecodable"]:
             parts.append(f"{counters['undecodable']} packets undecodable")

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from model.config import load_settings
 from pipeline.bench.report import print_share, trial_line
 from pipeline.bench.share import measure
 from pipeline.bench.streams import MOST_LOST, Trial, most_streams
-from pipeline.cli import RunOptions
+from pipeline.cli import RunOptions, settings_of
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source, find_sources
 from pipeline.errors import SourceUnreadable
@@ -65,8 +64,7 @@ def bench(
     """
     logging.basicConfig(format="sightline: %(message)s", level=logging.ERROR)
     how = how or BenchOptions()
-    overrides = [*assign, *(options or RunOptions()).overrides()]
-    settings = load_settings(PipelineConfig, config, overrides)
+    settings = settings_of(config, options or RunOptions(), assign)
     source = _one_file(file)
     result = _streams(settings, source, how) if how.streams else _share(settings, source, how)
     if how.json:

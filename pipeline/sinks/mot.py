@@ -2,7 +2,8 @@
 """Tracks as MOT text.
 
 One line a box: frame (from 1), id, left, top, width, height (2 decimals), score (4 decimals),
-class_id, -1, -1. Frames without boxes have no line; boxes without identity have id 0.
+class_id, -1, -1. Frames without boxes have no line; boxes without identity have id 0. Boxes that
+were carried over, not detected in their frame, look like the others; JSON lines tell them apart.
 """
 
 from pathlib import Path

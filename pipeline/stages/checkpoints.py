@@ -42,6 +42,15 @@ class Checkpoints:
         if len(self._packets) > _MOST_PACKETS:
             del self._packets[next(iter(self._packets))]
 
+    def is_key(self, pts_ns: int | None) -> bool:
+        """Whether the frame of this time came from a keyframe's packet."""
+        return pts_ns in self._packets
+
+    def pass_over(self, pts_ns: int | None) -> None:
+        """Make no place of the key picture of this time."""
+        assert pts_ns is not None
+        del self._packets[pts_ns]
+
     def on_frame(
         self,
         pts_ns: int | None,
@@ -49,14 +58,14 @@ class Checkpoints:
         last_pts_ns: int | None,
         canvas_hw: tuple[int, int] | None,
     ) -> None:
-        """Note a frame; `last_pts_ns` is the time given to the one before it."""
-        if pts_ns in self._packets:
-            place = self._packets.pop(pts_ns)
-            self._places.append(
-                msgspec.structs.replace(
-                    place, frame_index=frame_index, last_pts_ns=last_pts_ns, canvas_hw=canvas_hw
-                )
+        """Note a key picture; `last_pts_ns` is the time given to the frame before it."""
+        assert pts_ns is not None
+        place = self._packets.pop(pts_ns)
+        self._places.append(
+            msgspec.structs.replace(
+                place, frame_index=frame_index, last_pts_ns=last_pts_ns, canvas_hw=canvas_hw
             )
+        )
 
     def due(self, num_safe: int, now_s: float) -> Checkpoint | None:
         """The place to begin at if every frame before `num_safe` need not come again."""

@@ -8,9 +8,12 @@ that takes the place of one that died gives the frames again that have not arriv
 import logging
 import time
 
+import av
+
 from pipeline.config import SourceConfig
 from pipeline.decoding.decoder import DecodedFrame, Decoder, Undecodable, make_decoder
-from pipeline.messages import Ended, Opened, Packet, Timed
+from pipeline.decoding.motion import MotionGate
+from pipeline.messages import Ended, Opened, Packet, SkipCause, Timed
 from pipeline.metrics import Counters
 from pipeline.stages.checkpoints import Checkpoints
 from pipeline.stages.preprocess import Preprocess
@@ -34,12 +37,15 @@ class Decode:
         counters: Counters,
         *,
         live: bool,
+        gate: MotionGate | None = None,
     ) -> None:
         self._stream = stream
         self._config = config
         self._preprocess = preprocess
         self._counters = counters
         self._live = live
+        self._gate = gate
+        self._num_lost = counters.num_dropped
         self._decoder: Decoder | None = None
         self._clock = StreamClock(live=live)
         self._checkpoints = Checkpoints()
@@ -164,19 +170,52 @@ class Decode:
             self._counters.put("last_pts_ns", pts_ns)
             self._counters.put("last_captured_ns", self._captured_ns)
             self._counters.put("decoded", index + 1)
-        if decoded.corrupt:
-            self._preprocess.drop(ports, timed, "corrupt")
-        elif index % self._config.stride:
-            self._preprocess.skip(ports, timed, decoded.frame)
-        else:
-            self._preprocess.send(ports, timed, decoded.frame)
-        if not self._live:
+        begins = not self._live and self._begins_at(decoded, pts_ns)
+        self._pass_on(ports, timed, decoded)
+        if begins:
             self._checkpoints.on_frame(
                 decoded.pts_ns, index, last_pts_ns, self._preprocess.canvas_hw
             )
+        if not self._live:
             place = self._checkpoints.due(self._preprocess.num_safe, time.monotonic())
             if place is not None:
                 ports.report(place)
+
+    def _begins_at(self, decoded: DecodedFrame, pts_ns: int) -> bool:
+        """Whether decoding could begin anew at this frame of a file and give the same."""
+        if not self._checkpoints.is_key(decoded.pts_ns):
+            return False
+        if self._gate is None or self._gate.begin_at(pts_ns):
+            return True
+        self._checkpoints.pass_over(decoded.pts_ns)
+        return False
+
+    def _pass_on(self, ports: Ports, timed: Timed, decoded: DecodedFrame) -> None:
+        if decoded.corrupt:
+            if self._gate is not None:
+                self._gate.forget()
+            self._preprocess.drop(ports, timed, "corrupt")
+        elif (cause := self._skips(timed, decoded.frame)) is not None:
+            self._preprocess.skip(ports, timed, decoded.frame, cause)
+        else:
+            self._preprocess.send(ports, timed, decoded.frame)
+
+    def _skips(self, timed: Timed, frame: av.VideoFrame) -> SkipCause | None:
+        """Why the detector need not look at a frame; None where it must."""
+        if timed.frame_index % self._config.stride:
+            return "stride"
+        if timed.frame_index % self._config.detect_every and not timed.discontinuity:
+            return "detect-every"
+        if self._gate is None:
+            return None
+        if timed.discontinuity or self._has_lost():
+            self._gate.forget()
+        return None if self._gate.opens(frame, timed.pts_ns) else "gate"
+
+    def _has_lost(self) -> bool:
+        """Whether a frame that a live stream's detector was to look at may not have come there."""
+        before, self._num_lost = self._num_lost, self._counters.num_dropped
+        return self._live and self._num_lost > before
 
     def _note_size(self, decoded: DecodedFrame) -> None:
         """In pictures of another size nothing is where it was."""

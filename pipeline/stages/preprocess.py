@@ -26,6 +26,7 @@ from pipeline.messages import (
     Ended,
     Frame,
     Picture,
+    SkipCause,
     Timed,
     timing,
 )
@@ -106,21 +107,20 @@ class Preprocess:
             self._send_frame(ports, timed, frame)
         self._send_picture(ports, timed, frame)
 
-    def skip(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
-        """Pass over a frame as the stride asks; the viewer still sees it."""
+    def skip(self, ports: Ports, timed: Timed, frame: av.VideoFrame, cause: SkipCause) -> None:
+        """Pass over a frame as the settings ask; the viewer still sees it."""
+        source_hw = self._scaler.upright_hw(frame)
+        tombstone = Dropped(**timing(timed), cause=cause, source_hw=source_hw)
         if self._live and not self._room(ports, timed.stream):
-            self.drop(ports, timed, "stride")
+            self._leave(ports, tombstone)
             return
         if timed.frame_index >= self._first["frames"]:
-            ports.send("frames", Dropped(**timing(timed), cause="stride"))
+            ports.send("frames", tombstone)
         self._send_picture(ports, timed, frame)
 
     def drop(self, ports: Ports, timed: Timed, cause: DropCause) -> None:
         """Leave a tombstone on every link."""
-        for link in self._links:
-            if timed.frame_index >= self._first[link]:
-                self._owed.append((link, Dropped(**timing(timed), cause=cause)))
-        self._pay(ports, wait=not self._live)
+        self._leave(ports, Dropped(**timing(timed), cause=cause))
 
     def end(self, ports: Ports, ended: Ended) -> None:
         """Say on every link that nothing follows."""
@@ -134,6 +134,12 @@ class Preprocess:
             return False
         pools = (self._images, self._pictures)
         return all(pool is None or pool.num_held < pool.num_slots for pool in pools)
+
+    def _leave(self, ports: Ports, tombstone: Dropped) -> None:
+        for link in self._links:
+            if tombstone.frame_index >= self._first[link]:
+                self._owed.append((link, tombstone))
+        self._pay(ports, wait=not self._live)
 
     def _pay(self, ports: Ports, *, wait: bool) -> None:
         """Send the tombstones that are owed, in order; a live stream keeps what finds no room."""

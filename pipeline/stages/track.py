@@ -4,15 +4,20 @@
 What comes early waits unacknowledged, so that the window bounds it too; what comes twice, because
 a stage before this one was replaced, counts once. Here every frame is settled: as tracked, or
 skipped or dropped with its cause.
+
+A frame the detector was not asked for has its tracks carried over: between detections where the
+tracker expects them, behind the gate where they were, which the tracker is told as if it were seen.
 """
 
 from collections.abc import Callable
 
+from model.detections import Detections
 from pipeline.columns import detections_from_buffers, tracks_to_buffers
-from pipeline.messages import DropCause, Dropped, Ended, Found, Tracked, timing
+from pipeline.messages import DropCause, Dropped, Ended, Found, Timed, Tracked, timing
 from pipeline.metrics import Counter, Counters
 from pipeline.ordering import Ordered
 from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.tracks import Tracks
 from pipeline.transport.links import Delivery
 from pipeline.transport.ports import Ports
 
@@ -21,6 +26,8 @@ MakeTracker = Callable[[float, int], Tracker]
 
 _COUNTER_OF: dict[DropCause, Counter] = {
     "stride": "skipped_stride",
+    "gate": "skipped_gate",
+    "detect-every": "skipped_detect_every",
     "late": "dropped_late",
     "overload": "dropped_overload",
     "corrupt": "dropped_corrupt",
@@ -36,6 +43,8 @@ class Track:
         self._make_tracker = make_tracker
         self._counters = counters
         self._tracker: Tracker | None = None
+        self._held: Detections | None = None
+        """What was last detected, as long as nothing that was to be looked at was lost since."""
         self._ordered: Ordered[Delivery] = Ordered(counters.num_settled)
 
     def run(self, ports: Ports) -> tuple[str, ...]:
@@ -56,24 +65,43 @@ class Track:
         match due.message:
             case Found() as found:
                 tracker = self._tracker_for(found)
-                tracks = tracker.update(detections_from_buffers(due.buffers), found.pts_ns)
-                ports.send("tracked", Tracked(**timing(found)), tracks_to_buffers(tracks))
-                highest = int(tracks.track_id.max(initial=0))
-                self._counters.put("identities", max(self._counters["identities"], highest))
+                self._held = detections_from_buffers(due.buffers)
+                self._send(ports, found, tracker.update(self._held, found.pts_ns))
                 self._counters.add("tracked")
+            case Dropped(cause="gate" | "detect-every") as skipped:
+                tracker = self._tracker_for(skipped)
+                self._send(ports, skipped, self._carried_over(tracker, skipped), predicted=True)
+                self._counters.add(_COUNTER_OF[skipped.cause])
             case Dropped() as dropped:
                 if dropped.discontinuity and self._tracker is not None:
                     self._tracker.reset()
+                if dropped.discontinuity or dropped.cause != "stride":
+                    self._held = None
                 ports.send("tracked", dropped)
                 self._counters.add(_COUNTER_OF[dropped.cause])
             case Ended() as ended:
                 ports.send("tracked", ended)
 
-    def _tracker_for(self, message: Found) -> Tracker:
+    def _send(
+        self, ports: Ports, message: Timed, tracks: Tracks, *, predicted: bool = False
+    ) -> None:
+        tracked = Tracked(**timing(message), predicted=predicted)
+        ports.send("tracked", tracked, tracks_to_buffers(tracks))
+        highest = int(tracks.track_id.max(initial=0))
+        self._counters.put("identities", max(self._counters["identities"], highest))
+
+    def _carried_over(self, tracker: Tracker, skipped: Dropped) -> Tracks:
+        if skipped.cause == "gate" and self._held is not None:
+            return tracker.update(self._held, skipped.pts_ns)
+        assert skipped.source_hw is not None
+        return tracker.predict(skipped.pts_ns, skipped.source_hw)
+
+    def _tracker_for(self, message: Found | Dropped) -> Tracker:
         if self._tracker is None:
             self._tracker = self._make_tracker(
                 1e9 / message.duration_ns, self._counters["identities"]
             )
         elif message.discontinuity:
             self._tracker.reset()
+            self._held = None
         return self._tracker

@@ -44,7 +44,7 @@ class TextFiles:
     def write(self, frame: Tracked, tracks: Tracks) -> None:
         """Add one frame to both."""
         self._mot.write(frame.frame_index, tracks)
-        self._jsonl.write(frame.frame_index, frame.pts_ns, tracks)
+        self._jsonl.write(frame.frame_index, frame.pts_ns, tracks, predicted=frame.predicted)
 
     def finish(self) -> tuple[str, ...]:
         """Give both their final names."""

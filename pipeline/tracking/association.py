@@ -7,10 +7,13 @@ Here a track starts from `min_score`, and three sights in a row confirm it, two 
 5 frames, to 28 and 17. OC-SORT waits for two: it hides a track as long again after every miss.
 """
 
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+from jaxtyping import Float32
 from trackers import BoTSORTTracker, ByteTrackTracker, OCSORTTracker, SORTTracker
 
 AssociationName = Literal["bytetrack", "sort", "ocsort", "botsort"]
@@ -37,7 +40,18 @@ class Association:
     """Frames in a row that confirm a track."""
     lost_ns: int
     """Time for which it keeps a track that has no boxes."""
+    frame_rate: float
+    """Updates a second; the library's motion models count time in steps of it."""
     uses_picture: bool = False
+
+    def motion(self, track_ids: Sequence[int], ahead_s: float) -> Float32[np.ndarray, "N 4"]:
+        """How far each side of these tracks moves from the last update on; nothing is changed."""
+        models = {track.tracker_id: track.state_estimator for track in self.library.tracks}
+        moves = [
+            _ahead(models[track_id], ahead_s * self.frame_rate) - models[track_id].state_to_bbox()
+            for track_id in track_ids
+        ]
+        return np.array(moves, np.float32).reshape(-1, 4)
 
 
 def make_association(
@@ -82,8 +96,18 @@ def make_association(
         sights=sights,
         takes_weak=kind in ("bytetrack", "botsort"),
         lost_ns=round(buffer / _BUFFER_RATE * 1e9),
+        frame_rate=frame_rate,
         uses_picture=camera_motion,
     )
+
+
+def _ahead(estimator: Any, steps: float) -> np.ndarray:
+    """The box of one of the library's motion models so many steps on."""
+    ahead = copy(estimator)
+    ahead.kf, ahead.motion = copy(estimator.kf), copy(estimator.motion)
+    ahead.kf.state = estimator.kf.state.copy()  # all else is replaced, this is written into
+    ahead.predict(steps)
+    return ahead.state_to_bbox()
 
 
 def _botsort(common: dict[str, Any], threshold: float, *, camera_motion: bool) -> Any:

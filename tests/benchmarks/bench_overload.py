@@ -146,7 +146,7 @@ def accounts(job: Job, log: Log) -> dict[str, Any]:
     streams = {}
     for state in job.streams:
         counters = job.counters[state.source.name]
-        accounted = counters["tracked"] + counters["skipped_stride"] + counters.num_dropped
+        accounted = counters["tracked"] + counters.num_skipped + counters.num_dropped
         streams[state.source.name] = {
             **{name: count for name, count in counters.as_dict().items() if count},
             "accounted": accounted == counters["decoded"],

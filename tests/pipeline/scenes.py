@@ -4,7 +4,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -32,16 +32,22 @@ def make_scene(
     height: int = 192,
     speed: int = 3,
     bframes: int = 3,
+    halts: Collection[int] = (),
     options: dict[str, str] | None = None,
 ) -> Path:
-    """An H.264 clip of one bright square that moves to the right over a dark ground."""
+    """An H.264 clip of one bright square that moves to the right over a dark ground.
+
+    It does not move from the frame before to one in `halts`.
+    """
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=Fraction(25))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"preset": "veryfast", "crf": "12", "g": "10", "bf": str(bframes)}
+        way = 0
         for index in range(num_frames):
             picture = np.full((height, width, 3), 20, np.uint8)
-            left = 10 + (index * speed) % (width - SIZE - 20)
+            way += 0 if index == 0 or index in halts else speed
+            left = 10 + way % (width - SIZE - 20)
             picture[60 : 60 + SIZE, left : left + SIZE] = 250
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))

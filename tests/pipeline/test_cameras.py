@@ -13,12 +13,18 @@ import pytest
 from trackers.eval import box_iou, compute_identity_metrics
 
 from model.config import ModelConfig
-from pipeline.config import OutputConfig, PipelineConfig, SourceConfig
+from pipeline.config import GateConfig, OutputConfig, PipelineConfig, SourceConfig
 from pipeline.decoding.decoder import MediaDecoder
 from pipeline.job import Job
 from pipeline.stages.decode import StreamClock
 from tests.pipeline.cameras import GStreamerCamera, has_gstreamer, make_film
-from tests.pipeline.scenes import build_squares, count_frames, make_card_file, read_jsonl
+from tests.pipeline.scenes import (
+    build_squares,
+    count_frames,
+    make_card_file,
+    make_scene,
+    read_jsonl,
+)
 from tests.pipeline.small_camera import SmallCamera
 
 Camera = SmallCamera | GStreamerCamera
@@ -59,12 +65,19 @@ def make_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
     monkeypatch.setattr("pipeline.job.build_engine", build_squares)
     weights = make_card_file(tmp_path / "card.safetensors")
 
-    def make(*named: str, save_video: bool = False, window: int = 8, **source: object) -> Job:
+    def make(
+        *named: str,
+        save_video: bool = False,
+        window: int = 8,
+        gate: GateConfig | None = None,
+        **source: object,
+    ) -> Job:
         config = PipelineConfig(
             model=ModelConfig(weights=weights, image_size=160),
             source=SourceConfig.model_validate({"open_timeout_s": 2, "timeout_s": 1, **source}),
             output=OutputConfig(directory=tmp_path / "out", save_video=save_video, overwrite=True),
             window=window,
+            gate=gate,
         )
         return Job(config, named)
 
@@ -133,6 +146,26 @@ def test_a_clip_played_once_by_a_camera_gives_the_file_s_tracks(
     first = 50 - counters["tracked"]
     assert renamed(of_camera) == renamed([row for row in of_file if int(row[0]) > first])
     assert len(of_file) == 150
+
+
+def test_behind_a_camera_s_gate_every_frame_is_accounted_for(
+    make_camera: MakeCamera, make_job: MakeJob, tmp_path: Path
+) -> None:
+    clip = make_scene(tmp_path / "yard.mp4", num_frames=80, bframes=0, halts=range(15, 80))
+    camera = make_camera("small", clip)
+    job = make_job(camera.address(), save_video=True, limit=70, gate=GateConfig(hold_s=0.2))
+    job.run()
+    name = job.streams[0].source.name
+    counters = job.counters[name]
+    assert job.complete
+    assert counters["decoded"] == 70
+    assert counters["tracked"] + counters["skipped_gate"] + counters.num_dropped == 70
+    assert counters["skipped_gate"] > 20
+    lines = read_jsonl(tmp_path / f"out/{name}.jsonl")
+    predicted = [line for line in lines if line["predicted"]]
+    assert len(lines) == 70 - counters.num_dropped
+    assert len(predicted) == counters["skipped_gate"]
+    assert all(len(line["objects"]) == 1 for line in predicted)
 
 
 def test_identities_survive_frames_dropped_under_load(

@@ -161,6 +161,33 @@ def test_a_file_that_is_no_video_fails_with_one_line(
     assert said in err
 
 
+def test_what_was_skipped_stands_in_the_closing_line(call: Call, tmp_path: Path) -> None:
+    clip = make_scene(tmp_path / "walk.mp4", halts=range(30))
+    code, out, _ = call.run(clip, "--gate", "--detect-every", 2, "--set", "gate.hold_s=0")
+    assert code == 0
+    assert "walk: 30 frames, 1 tracked, 14 skipped by gate, 15 skipped by detect-every, 0 d" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], 3.0),
+        (["--gate"], 3.0),
+        (["--no-gate"], None),
+        (["--gate", "--set", "gate.hold_s=1"], 3.0),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_gate_s_option_keeps_the_settings_it_has(
+    call: Call, clip: Path, options: list[str], expected: float | None
+) -> None:
+    config = clip.with_suffix(".yaml")
+    config.write_text("gate: {refresh_s: 3}\n")
+    assert call.run(clip, "--config", config, *options)[0] == 0
+    gate = json.loads((call.out / "summary.json").read_text())["settings"]["gate"]
+    assert (gate and gate["refresh_s"]) == expected
+
+
 def test_many_broken_files_are_told_in_four_lines(call: Call, tmp_path: Path) -> None:
     for number in range(9):
         (tmp_path / f"{number}.mp4").write_bytes(b"no video at all")
@@ -199,6 +226,8 @@ def test_a_source_that_does_not_exist_is_a_wrong_call(
         (["--imgsz", "100"], "model.image_size"),
         (["--stride", "0"], "source.stride"),
         (["--slices", "18"], "slices.budget"),
+        (["--stride", "2", "--detect-every", "2"], "stride 2 and detect_every 2 exclude each"),
+        (["--set", "gate.threshold=0"], "gate.threshold"),
         (["--tracker", "magic"], "magic"),
         (["--set", "tracking.lost_s"], "tracking.lost_s"),
         (["--set", "nothing.here=1"], "nothing"),

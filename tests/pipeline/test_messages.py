@@ -56,9 +56,9 @@ MESSAGES: list[AnyMessage] = [
     Picture(**TIMES, picture=SLOT),
     Predictions(**TIMES, rows=SLOT, canvas_hw=(384, 640), regions=REGIONS),
     Found(**TIMES),
-    Tracked(**TIMES),
+    Tracked(**TIMES, predicted=True),
     Drawn(**TIMES, picture=SLOT),
-    Dropped(**TIMES, cause="overload"),
+    Dropped(**TIMES, cause="gate", source_hw=(1080, 1920)),
     Ended(**PLACE, complete=False, reason="cut off"),
 ]
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.metrics import COUNTERS, DROPPED, CounterTable
+from pipeline.metrics import COUNTERS, DROPPED, SKIPPED, CounterTable
 
 
 def test_counters_start_at_zero_and_count() -> None:
@@ -32,11 +32,14 @@ def test_every_decoded_frame_is_tracked_skipped_dropped_or_on_its_way() -> None:
     counters = CounterTable(["yard"])["yard"]
     counters.add("decoded", 20)
     counters.add("tracked", 9)
-    counters.add("skipped_stride", 4)
+    for name in SKIPPED:
+        counters.add(name)
     for name in DROPPED:
         counters.add(name)
     assert counters.num_dropped == len(DROPPED) == 5
-    assert counters.num_in_flight == 2
+    assert counters.num_skipped == len(SKIPPED) == 3
+    assert counters.num_settled == 9 + 3 + 5
+    assert counters.num_in_flight == 3
 
 
 def test_packets_and_reconnects_are_no_frames() -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from model.config import ModelConfig
 from pipeline.api import run
 from pipeline.config import (
+    GateConfig,
     OutputConfig,
     PipelineConfig,
     SourceConfig,
@@ -238,6 +239,43 @@ def test_9_a_file_is_decoded_again_from_a_keyframe_and_not_from_its_start(
     assert checkpoint is not None
     assert checkpoint.packet >= 100
     assert job.counters["yard"]["tracked"] == 1500
+
+
+RARELY: dict[str, dict[str, Any]] = {
+    "detect_every": {"source": SourceConfig(detect_every=3)},
+    "gate": {"gate": GateConfig(hold_s=0.3, refresh_s=0.8)},
+    "both": {
+        "source": SourceConfig(detect_every=3),
+        "gate": GateConfig(hold_s=0.3, refresh_s=0.8),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", RARELY)
+def test_9_where_the_detector_looks_rarely_the_tracks_are_the_same_too(
+    kind: str, tmp_path: Path, weights: Path
+) -> None:
+    """Through threads, through processes, and where the reader or the trunk is killed."""
+    halts = [index for index in range(300) if index // 25 % 3]
+    clip = make_scene(tmp_path / "yard.mp4", num_frames=300, halts=halts)
+    found, counted = [], []
+    for name in ("threads", "processes", "read", "trunk"):
+        config = make_config(weights, tmp_path / name, **RARELY[kind])
+        if name == "threads":
+            config = config.model_copy(update={"placement": "threads"})
+        tick = once_at(40, name) if name in GROUPS else lambda _: None
+        job = run_job(config, clip, on_tick=tick)
+        assert job.complete, job.streams[0].reason + job.streams[0].trace
+        assert [death.group for death in job.supervisor.replaced] == [name] * (name in GROUPS)
+        if name == "read":
+            assert job.streams[0].checkpoint is not None
+        found.append(tracks(tmp_path / name))
+        counted.append(job.counters["yard"].as_dict())
+    assert found[1:] == found[:1] * 3
+    assert counted[1:] == counted[:1] * 3
+    assert counted[0]["decoded"] == 300
+    assert (counted[0]["skipped_gate"] > 40) == (kind != "detect_every")
+    assert (counted[0]["skipped_detect_every"] > 100) == (kind != "gate")
 
 
 class ShapedEngine(SquareEngine):

@@ -14,10 +14,19 @@ from PIL import Image
 
 from model.config import ModelConfig
 from model.merging import suppress_looks
-from pipeline.config import OutputConfig, PipelineConfig, SourceConfig, TrackingConfig
+from pipeline.api import run
+from pipeline.config import (
+    GateConfig,
+    OutputConfig,
+    PipelineConfig,
+    SourceConfig,
+    TrackerKind,
+    TrackingConfig,
+)
 from pipeline.errors import SinkError
 from pipeline.job import Job
 from pipeline.messages import Tracked
+from pipeline.metrics import SKIPPED
 from pipeline.sinks.mot import MotWriter
 from pipeline.tracking.tracks import Tracks
 from tests.pipeline.scenes import (
@@ -63,7 +72,7 @@ def assert_accounted_for(job: Job) -> None:
         counters = job.counters[state.source.name]
         assert counters.num_in_flight == 0
         assert counters["decoded"] == (
-            counters["tracked"] + counters["skipped_stride"] + counters.num_dropped
+            counters["tracked"] + counters.num_skipped + counters.num_dropped
         )
 
 
@@ -166,6 +175,89 @@ def test_a_stride_skips_detection_and_keeps_every_picture(tmp_path: Path, weight
     ]  # fmt: skip
     assert count_frames(tmp_path / "out/a.mp4") == 30
     assert_accounted_for(job)
+
+
+@pytest.mark.parametrize("kind", ["bytetrack", "none"])
+def test_between_detections_every_frame_has_its_predicted_tracks(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, kind: TrackerKind
+) -> None:
+    engines: list[SquareEngine] = []
+
+    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
+        engines.append(SquareEngine(image_hw))
+        return engines[-1]
+
+    monkeypatch.setattr("pipeline.job.build_engine", build)
+    config = make_config(
+        weights,
+        tmp_path,
+        source=SourceConfig(detect_every=4),
+        tracking=TrackingConfig(kind=kind),
+        output=OutputConfig(directory=tmp_path / "out", save_video=True),
+    )
+    job = run_job(config, make_scene(tmp_path / "a.mp4", num_frames=58))
+    counters = job.counters["a"]
+    assert (counters["tracked"], counters["skipped_detect_every"]) == (15, 43)
+    assert engines[0].num_started == 15
+    lines = read_jsonl(tmp_path / "out/a.jsonl")
+    assert [line["predicted"] for line in lines] == [bool(n % 4) for n in range(58)]
+    assert all(
+        [found["id"] for found in line["objects"]] == [int(kind != "none")] for line in lines
+    )
+    lefts = [line["objects"][0]["xyxy"][0] for line in lines]
+    if kind == "none":
+        assert lefts == [lefts[n - n % 4] for n in range(58)]
+    else:  # by then the filter knows the motion
+        assert lefts[20:] == pytest.approx([10 + 3 * n for n in range(20, 58)], abs=2.5)
+    assert len((tmp_path / "out/a.mot.txt").read_text().splitlines()) == 58
+    assert count_frames(tmp_path / "out/a.mp4") == 58
+    assert job.complete
+    assert_accounted_for(job)
+
+
+def test_behind_the_gate_the_detector_rests_while_nothing_moves(
+    tmp_path: Path, weights: Path
+) -> None:
+    config = make_config(
+        weights, tmp_path, gate=GateConfig(hold_s=0.2), output=OutputConfig(directory=tmp_path)
+    )
+    clip = make_scene(tmp_path / "a.mp4", num_frames=110, halts=range(40, 90))
+    job = run_job(config, clip)
+    counters = job.counters["a"]
+    assert 40 <= counters["skipped_gate"] <= 50
+    assert counters["tracked"] == 110 - counters["skipped_gate"]
+    lines = read_jsonl(tmp_path / "a.jsonl")
+    assert {n for n, line in enumerate(lines) if line["predicted"]} <= set(range(40, 90))
+    assert [[found["id"] for found in line["objects"]] for line in lines] == [[1]] * 110
+    still = [line["objects"][0]["xyxy"][0] for line in lines[40:90]]
+    assert still == pytest.approx([10 + 39 * 3] * 50, abs=1)
+    assert_accounted_for(job)
+
+
+def test_gate_and_steps_go_together_with_strides_of_their_own(
+    tmp_path: Path, weights: Path
+) -> None:
+    clip = make_scene(tmp_path / "a.mp4", num_frames=60, halts=range(20, 60))
+    gate = GateConfig(hold_s=0.1)
+    skipped = {}
+    for name, source in (("detect_every", SourceConfig(detect_every=3)),
+                         ("stride", SourceConfig(stride=3))):  # fmt: skip
+        config = make_config(
+            weights, tmp_path, gate=gate, source=source,
+            output=OutputConfig(directory=tmp_path / name),
+        )  # fmt: skip
+        job = run_job(config, clip)
+        skipped[name] = [job.counters["a"][counter] for counter in SKIPPED]
+        assert_accounted_for(job)
+    assert skipped["detect_every"][0] == skipped["stride"][2] == 0
+    assert skipped["detect_every"][2] == skipped["stride"][0] == 40
+    assert 10 <= skipped["detect_every"][1] == skipped["stride"][1] <= 13
+
+
+def test_python_is_told_which_tracks_are_predicted(tmp_path: Path, weights: Path) -> None:
+    config = make_config(weights, tmp_path, source=SourceConfig(detect_every=2))
+    results = list(run(make_scene(tmp_path / "a.mp4", num_frames=6), config=config))
+    assert [result.predicted for result in results] == [False, True] * 3
 
 
 def test_a_limit_ends_a_source_early_and_it_counts_as_complete(

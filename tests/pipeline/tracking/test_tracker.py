@@ -254,6 +254,86 @@ def test_memory_does_not_grow_with_the_identities(kind: TrackerName) -> None:
     assert len(tracker._own_id) < 10
 
 
+SIZE_HW = (1080, 1920)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_prediction_goes_on_as_the_object_moved(kind: TrackerName) -> None:
+    tracker = make(kind, frame_rate=5.0)
+    for index in range(0, 60, 5):
+        tracks = tracker.update(boxes(100 + 4.0 * index, 1500 - 4.0 * index), index * STEP_NS)
+    for index in range(56, 60):
+        predicted = tracker.predict(index * STEP_NS, SIZE_HW)
+        assert predicted.track_id.tolist() == tracks.track_id.tolist() == [1, 2]
+        lefts = [100 + 4.0 * index, 1500 - 4.0 * index]
+        assert predicted.xyxy[:, 0].tolist() == pytest.approx(lefts, abs=2)
+        assert predicted.xyxy[:, 1].tolist() == pytest.approx([100, 100], abs=1)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_prediction_changes_nothing_for_the_updates_after_it(kind: TrackerName) -> None:
+    alone = as_bytes(follow(make(kind, frame_rate=12.5), crowd(60)))
+    tracker, beside = make(kind, frame_rate=12.5), []
+    for index, found in enumerate(crowd(60)):
+        beside.append(tracker.update(found, index * STEP_NS))
+        for part in (0, 10_000_000, 30_000_000):
+            tracker.predict(index * STEP_NS + part, SIZE_HW)
+    assert as_bytes(beside) == alone
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_only_what_the_last_update_gave_is_predicted(kind: TrackerName) -> None:
+    tracker = make(kind)
+    for index in range(4):
+        tracker.update(boxes(10, 500), index * STEP_NS)
+    last = tracker.update(boxes(500, 900, class_id=1), 4 * STEP_NS)  # one lost, one not confirmed
+    predicted = tracker.predict(5 * STEP_NS, SIZE_HW)
+    assert last.track_id.tolist() == predicted.track_id.tolist() == [2]
+    assert predicted.class_id.tolist() == [1]
+    assert predicted.score.tolist() == last.score.tolist()
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_predictions_are_clipped_and_end_outside_the_picture(kind: TrackerName) -> None:
+    tracker = make(kind)
+    for index in range(20):
+        tracker.update(boxes(200.0 - 10 * index), index * STEP_NS)
+    (box,) = tracker.predict(21 * STEP_NS, SIZE_HW).xyxy.tolist()
+    assert box[0] == 0
+    assert 15 < box[2] < 40
+    assert len(tracker.predict(30 * STEP_NS, SIZE_HW)) == 0
+
+
+@pytest.mark.parametrize("kind", [*METHODS, "none"])
+def test_nothing_is_predicted_after_a_break_in_time(kind: TrackerName) -> None:
+    for broken_ns in (9 * STEP_NS, 10 * STEP_NS + 1_000_000_001):
+        tracker = make(kind, lost_s=1.0)
+        tracker.update(boxes(10), 10 * STEP_NS)
+        assert len(tracker.predict(10 * STEP_NS + 1_000_000_000, SIZE_HW)) == 1
+        tracker.update(boxes(10), 10 * STEP_NS + 1_000_000_000)
+        tracker.reset()
+        tracker.update(boxes(10), 10 * STEP_NS)
+        assert len(tracker.predict(broken_ns, SIZE_HW)) == 0
+        assert len(tracker.predict(11 * STEP_NS, SIZE_HW)) == 0
+
+
+@pytest.mark.parametrize("kind", [*METHODS, "none"])
+def test_without_an_update_nothing_is_predicted(kind: TrackerName) -> None:
+    tracker = make(kind)
+    assert len(tracker.predict(0, SIZE_HW)) == 0
+    tracker.update(boxes(10), STEP_NS)
+    assert len(tracker.predict(STEP_NS, SIZE_HW)) == 1
+    tracker.reset()
+    assert len(tracker.predict(2 * STEP_NS, SIZE_HW)) == 0
+
+
+def test_without_a_tracker_boxes_are_predicted_to_stay() -> None:
+    tracker = make("none")
+    for lefts in ((0, 200), (10, 210)):
+        given = tracker.update(boxes(*lefts), 0)
+    assert as_bytes([tracker.predict(STEP_NS, SIZE_HW)]) == as_bytes([given])
+
+
 def test_camera_motion_moves_tracks_with_the_picture() -> None:
     random = np.random.default_rng(0)
     scene = np.kron(random.integers(0, 255, (60, 160, 3)), np.ones((8, 8, 1))).astype(np.uint8)
