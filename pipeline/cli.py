@@ -185,7 +185,7 @@ def worker(
     logging.basicConfig(format="sightline: %(message)s", level=logging.INFO)
     given = {"listen": listen, "key": key, "allow": allow, "model.weights": model}
     named = [f"{name}={json.dumps(str(v))}" for name, v in given.items() if v is not None]
-    station = Station(loadsettings_of(WorkerConfig, config, [*assign, *named]), build_engine)
+    station = Station(load_settings(WorkerConfig, config, [*assign, *named]), build_engine)
     before: dict[int, Any] = {}
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -213,7 +213,7 @@ def keys(name: str, *, output: Annotated[Path, Parameter(alias="-o")] = Path()) 
 
 def settings_of(config: Path | None, options: RunOptions, assign: Sequence[str]) -> PipelineConfig:
     """The file's settings, after assignments, after options."""
-    settings = loadsettings_of(PipelineConfig, config, [*assign, *options.overrides()])
+    settings = load_settings(PipelineConfig, config, [*assign, *options.overrides()])
     if options.gate is None:
         return settings
     gate = (settings.gate or GateConfig()) if options.gate else None  # as set up, where it is
