@@ -37,12 +37,15 @@ def require_quantiser() -> ModuleType:
     return nncf
 
 
-def quantise(weights: Path, canvases: Sequence[UInt8[np.ndarray, "H W 3"]]) -> openvino.Model:
+def quantise(
+    weights: Path, canvases: Sequence[UInt8[np.ndarray, "H W 3"]], *, correct_bias: bool = True
+) -> openvino.Model:
     """Quantise the detector in a weights file.
 
     Args:
         weights: A weights file of floats.
         canvases: What the network will see: letterboxed pictures, of any shapes.
+        correct_bias: Whether to make up for what rounding shifts, which takes most of the time.
     """
     nncf = require_quantiser()
     graph = build_graph(weights, ANY_CANVAS)
@@ -52,7 +55,9 @@ def quantise(weights: Path, canvases: Sequence[UInt8[np.ndarray, "H W 3"]]) -> o
         nncf.Dataset([canvas[None] for canvas in in_order]),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(in_order),
-        fast_bias_correction=True,
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            disable_bias_correction=not correct_bias
+        ),
         ignored_scope=nncf.IgnoredScope(names=_float_layers(graph), validate=False),
     )
 
