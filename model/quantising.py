@@ -6,6 +6,7 @@ Convolutions get int8 weights and activations; which of them do not is a table, 
 Axes: H and W height and width of a canvas.
 """
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ def quantise(
         correct_bias: Whether to make up for what rounding shifts, which takes most of the time.
     """
     nncf = require_quantiser()
+    nncf.set_log_level(logging.WARNING)  # it names every layer that it leaves alone
     graph = build_graph(weights, ANY_CANVAS)
     in_order = sorted(canvases, key=lambda canvas: canvas.shape)  # each shape is compiled once
     return nncf.quantize(
