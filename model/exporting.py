@@ -45,8 +45,6 @@ class Request:
 
     def check(self) -> Card:
         """Refuse what cannot end well before anything is worked on; return the weights' card."""
-        require_quantiser()
-        require_evaluator()
         try:
             ModelConfig(image_size=self.image_size)
         except ValidationError as invalid:
@@ -58,6 +56,8 @@ class Request:
             raise WeightsError(f"{self.output}: exists already; overwrite it with --overwrite")
         if not self.output.absolute().parent.is_dir():
             raise WeightsError(f"{self.output}: its folder does not exist")
+        require_quantiser()
+        require_evaluator()
         return card
 
 
