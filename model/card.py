@@ -11,10 +11,12 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from model.config import Settings, describe_faults
 from model.errors import WeightsError
+from model.quantisation import Quantisation
 from model.scales import ScaleName
 
 CARD_KEY: Final = "sightline"
@@ -32,16 +34,26 @@ class Card(Settings):
     """Channels of the head's class branch."""
     box_groups: Literal[1, 4]
     """Groups of the head's box branch."""
-    form: Literal["fused", "unfused"]
-    """Fused weights run; unfused ones can be trained further."""
+    form: Literal["fused", "unfused", "quantised"]
+    """Fused weights run; unfused ones can be trained further; a quantised graph only runs."""
     image_size: Annotated[int, Field(ge=32)] = 640
     """Long side of the images it was trained on, in pixels."""
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "int8"] = "float32"
     source: str
     """Name of the file these weights were imported from, or of the run that trained them."""
     source_sha256: str = ""
     licence: str = "unknown"
+    quantisation: Quantisation | None = None
+    """Present if and only if the form is `quantised`."""
     format_version: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _form_and_quantisation_agree(self) -> "Card":
+        if (self.form == "quantised") != (self.quantisation is not None):
+            raise PydanticCustomError(
+                "form", "a quantised file, and no other, says how it was quantised"
+            )
+        return self
 
 
 def read_card(path: Path) -> Card:

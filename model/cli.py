@@ -2,13 +2,15 @@
 """The subcommands `import` and `models`: plain functions that print."""
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from model.card import card_of, count_values, read_header
+from model.card import Card, card_of, count_values, read_header
 from model.figures import FIGURES
+from model.quantisation import Quantisation
 
 
 def import_(file: Path, *, output: Path, overwrite: bool = False) -> None:
@@ -55,7 +57,7 @@ def _contents(file: Path) -> Table:
     rows = {
         "size": card.scale,
         "form": card.form,
-        "values": f"{count_values(header):,} ({card.dtype})",
+        "values": _values(header, card),
         "classes": f"{len(card.classes)}: {names}",
         "class branch": f"{card.class_width} channels",
         "box branch": "1 group" if card.box_groups == 1 else f"{card.box_groups} groups",
@@ -64,6 +66,26 @@ def _contents(file: Path) -> Table:
         "source SHA-256": card.source_sha256 or "unknown",
         "licence": card.licence,
     }
+    if card.quantisation:
+        rows |= _quantised(card.quantisation)
     for name, value in rows.items():
         table.add_row(name, escape(value))
     return table
+
+
+def _values(header: dict[str, Any], card: Card) -> str:
+    unit = "bytes, an OpenVINO graph" if card.form == "quantised" else f"({card.dtype})"
+    return f"{count_values(header):,} {unit}"
+
+
+def _quantised(quantisation: Quantisation) -> dict[str, str]:
+    rows = {
+        "precision": quantisation.precision,
+        "calibrated on": f"{quantisation.frames} frames at {quantisation.image_size} px",
+        "made with": f"nncf {quantisation.nncf}, openvino {quantisation.openvino}",
+    }
+    if quantisation.check:
+        rows["check"] = quantisation.check.sentence()
+    if quantisation.speed:
+        rows["speed"] = quantisation.speed.sentence().removeprefix("speed: ")
+    return rows

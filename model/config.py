@@ -41,7 +41,7 @@ class ModelConfig(Settings):
     """Which detector runs, and how."""
 
     weights: Path | None = None
-    """A Sightline weights file."""
+    """A Sightline weights file, or an int8 artefact exported from one."""
     engine: EngineName = "auto"
     """`auto` is OpenVINO where it is installed, else eager torch."""
     precision: Precision = "auto"

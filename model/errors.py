@@ -16,3 +16,15 @@ class EngineError(ModelError):
 
 class ConfigError(ModelError):
     """Settings are not valid: correct the fields that the message names."""
+
+
+class DataError(ModelError):
+    """Pictures or a data set cannot be used: give others."""
+
+
+class MissingExtra(ModelError):  # noqa: N818 - it names what is absent
+    """A library that is not installed by default is needed: install the extra."""
+
+
+class PrecisionLost(ModelError):  # noqa: N818 - it says what happened
+    """An artefact finds less than it may: calibrate on other frames, or allow more loss."""

@@ -17,6 +17,7 @@ from model.card import Card, read_card
 from model.config import EngineName, ModelConfig, Precision, Suppression, describe_faults
 from model.detections import Detections
 from model.engines import Engine, build_engine
+from model.engines.build import check_runs
 from model.errors import ConfigError
 from model.letterbox import Letterbox, letterbox_image, rectangle
 from model.suppression import suppress
@@ -36,7 +37,7 @@ def load(
     """Make a detector from a weights file.
 
     Args:
-        weights: A file made by `sightline import` or by training.
+        weights: A file made by `sightline import`, by `sightline export` or by training.
         engine: What runs it; `auto` is OpenVINO where it is installed.
         precision: `auto` is bf16 where the processor computes in it; `accuracy` is exact float32.
         image_size: Pictures are resized so that their long side has this many pixels.
@@ -59,6 +60,7 @@ class LoadedDetector:
             raise ConfigError("model.weights: no weights given")
         self.config: Final = config
         self.card: Final[Card] = read_card(config.weights)
+        check_runs(config, self.card)
         self.classes: Final = self.card.classes
         self._num_threads = num_threads
         self._engines: OrderedDict[tuple[int, int], Engine] = OrderedDict()

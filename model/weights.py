@@ -56,6 +56,11 @@ def save_weights(path: Path, detector: "model.network.Detector", card: Card) -> 
 def load_detector(path: Path) -> tuple["model.network.Detector", Card]:
     """Build the detector a file describes, fused and ready to run, with the file's weights."""
     card = read_card(path)
+    if card.form == "quantised":
+        raise WeightsError(
+            f"{path}: a quantised artefact, which holds no weights that torch could run; "
+            "give the file it was exported from"
+        )
     return fill(blank(card), read_tensors(path), path), card
 
 

@@ -24,7 +24,8 @@ class Finding:
 def examine() -> tuple[Finding, ...]:
     """Look at everything a run may use."""
     looks: tuple[Callable[[], Finding], ...] = (
-        _python, _cpu, _openvino, _torch, _decoder, _opencv, _cache, _cuda, _tensorrt, _gstreamer,
+        _python, _cpu, _openvino, _int8, _torch, _decoder, _opencv, _cache, _cuda, _tensorrt,
+        _gstreamer,
     )  # fmt: skip
     return tuple(look() for look in looks)
 
@@ -57,12 +58,25 @@ def _openvino() -> Finding:
     openvino = importlib.import_module("openvino")
     picked, precision = choose_engine("auto"), choose_precision("auto")
     release = openvino.__version__.split("-")[0]
-    why = "the CPU multiplies bf16 in hardware" if precision == "bf16" else "no bf16 unit here"
+    why = (
+        "the CPU multiplies bf16 in hardware, and it costs no AP that shows"
+        if precision == "bf16"
+        else "no bf16 unit here"
+    )
     return Finding(
         name="openvino",
         present=True,
         detail=f"{release}; engine auto picks {picked}, {precision}: {why}",
     )
+
+
+def _int8() -> Finding:
+    units = sorted(set(_cpu_flags()) & {"amx_int8", "avx512_vnni", "avx_vnni"})
+    present = _importable("nncf") and _importable("faster_coco_eval")
+    speed = f"int8 units: {', '.join(units)}" if units else "no int8 unit here, so it may not pay"
+    how = "sightline export makes an artefact and measures whether it pays; auto never picks int8"
+    made = "" if present else "; making one needs nncf and faster-coco-eval (extra: int8)"
+    return Finding(name="int8", present=present, optional=True, detail=f"{speed}; {how}{made}")
 
 
 def _torch() -> Finding:

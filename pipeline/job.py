@@ -10,6 +10,7 @@ from typing import Any
 from model.card import Card, read_card
 from model.config import ModelConfig
 from model.engines import build_engine
+from model.engines.build import check_runs
 from model.errors import ConfigError
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import find_sources
@@ -193,7 +194,9 @@ def _card(config: ModelConfig) -> Card:
         raise ConfigError(
             "no weights: pass --model FILE, made by: sightline import CHECKPOINT --output FILE"
         )
-    return read_card(config.weights)
+    card = read_card(config.weights)
+    check_runs(config, card)
+    return card
 
 
 def _seconds(nanoseconds: int) -> float:

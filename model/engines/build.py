@@ -4,6 +4,7 @@
 import importlib.util
 from typing import Final
 
+from model.card import Card, read_card
 from model.config import EngineName, ModelConfig
 from model.engines.contract import Engine
 from model.errors import ConfigError, EngineError
@@ -39,6 +40,7 @@ def build_engine(
             f"counts must be at least 1, got {batch=}, {num_requests=}, {num_threads=}"
         )
     input_shape = (batch, *image_hw, 3)
+    check_runs(config, read_card(config.weights))
     if choose_engine(config.engine) == "openvino":
         try:
             from model.engines.openvino import OpenVinoEngine, Plan
@@ -56,6 +58,23 @@ def build_engine(
     from model.engines.torch import TorchEngine
 
     return TorchEngine(config.weights, input_shape, num_threads)
+
+
+def check_runs(config: ModelConfig, card: Card) -> None:
+    """Refuse settings that a quantised artefact cannot be run with."""
+    if card.quantisation is None:
+        return
+    precision = card.quantisation.precision
+    if config.precision != "auto":
+        raise EngineError(
+            f"model.precision: {config.weights} is an {precision} artefact, got "
+            f"{config.precision}; choose auto, or give the weights it was exported from"
+        )
+    if choose_engine(config.engine) != "openvino":
+        raise EngineError(
+            f"model.engine: {config.weights} is an {precision} artefact, which only openvino runs, "
+            f"got {config.engine}; choose openvino, or give the weights it was exported from"
+        )
 
 
 def choose_engine(name: EngineName) -> EngineName:

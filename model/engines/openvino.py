@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine for processors: OpenVINO, compiled once per shape and kept on disk.
 
-Torch is imported only to compile; a model found in the cache starts without it. Each request has
-its own thread that waits for it, so that a failure reaches `on_done`: OpenVINO's callback is not
-called for one. Axes as in `contract`.
+Torch is imported only to compile floats; an int8 artefact, and a model found in the cache, start
+without it. Each request has its own thread that waits for it, so that a failure reaches `on_done`:
+OpenVINO's callback is not called for one. Axes as in `contract`.
 """
 
 import logging
@@ -18,7 +18,7 @@ import numpy as np
 import openvino
 from jaxtyping import Float32, UInt8
 
-from model.card import read_card
+from model.card import Card, read_card
 from model.config import Precision
 from model.engines.cache import artefact_path, read_artefact, write_artefact
 from model.engines.contract import Done, check_images, check_request, writeable_view
@@ -88,16 +88,17 @@ class OpenVinoEngine:
 
     def __init__(self, weights: Path, plan: Plan) -> None:
         self.name = "openvino"
-        self.classes = read_card(weights).classes
+        card = read_card(weights)
+        self.classes = card.classes
         self.num_requests = plan.num_requests
         try:
-            model = _compiled(weights, plan)
+            model = _compiled(weights, card, plan)
             hint = model.get_property("INFERENCE_PRECISION_HINT")
             requests = [model.create_infer_request() for _ in range(plan.num_requests)]
         except RuntimeError as failure:
             reason = _first_line(failure)
             raise EngineError(f"{weights}: OpenVINO cannot run this: {reason}") from failure
-        self.precision = hint.get_type_name()
+        self.precision = card.quantisation.precision if card.quantisation else hint.get_type_name()
         self.input_shape = plan.input_shape
         batch, rows, anchors = model.output(0).shape
         self.output_shape = (batch, rows, anchors)
@@ -157,13 +158,13 @@ class OpenVinoEngine:
                 on_done(None)
 
 
-def _compiled(weights: Path, plan: Plan) -> openvino.CompiledModel:
+def _compiled(weights: Path, card: Card, plan: Plan) -> openvino.CompiledModel:
     """Take the compiled model from the cache, or build it and keep it."""
     core = openvino.Core()
     path = artefact_path(
         {
             "plan": asdict(plan),
-            "weights": weights_digest(weights),
+            "weights": _digest(weights, card),
             "graph": GRAPH_VERSION,
             "openvino": openvino.__version__,
             "processor": core.get_property(DEVICE, "FULL_DEVICE_NAME"),
@@ -176,11 +177,29 @@ def _compiled(weights: Path, plan: Plan) -> openvino.CompiledModel:
             return core.import_model(artefact, DEVICE, plan.properties())
         except RuntimeError as failure:
             logger.info("%s: OpenVINO refuses it (%s); it is built again", path, failure)
-    from model.engines.openvino_graph import build_graph
-
-    model = core.compile_model(build_graph(weights, plan.input_shape), DEVICE, plan.properties())
+    model = core.compile_model(_graph(weights, card, plan), DEVICE, plan.properties())
     write_artefact(path, model.export_model().getvalue())
     return model
+
+
+def _digest(weights: Path, card: Card) -> str:
+    """Tell files apart by what is compiled from them."""
+    if card.form == "quantised":
+        from model.artefact import content_digest
+
+        return content_digest(weights)
+    return weights_digest(weights)
+
+
+def _graph(weights: Path, card: Card, plan: Plan) -> openvino.Model:
+    """Read a quantised graph, or convert the float detector, for which torch is needed."""
+    if card.form == "quantised":
+        from model.artefact import read_graph
+
+        return read_graph(weights, plan.input_shape)
+    from model.engines.openvino_graph import build_graph
+
+    return build_graph(weights, plan.input_shape)
 
 
 def _first_line(failure: RuntimeError) -> str:

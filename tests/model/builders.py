@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from model.artefact import graph_digest
 from model.card import Card
 from model.detections import Detections
 from model.head import BINS, LEVELS, BoxGroups
 from model.importing import BINS_NAME, official_names
 from model.network import Detector
+from model.quantisation import Quantisation
 from model.reparam import fuse
 from model.scales import SCALES, ScaleName
 from model.weights import save_weights
@@ -49,6 +51,18 @@ def make_card(**changes: object) -> Card:
         licence="Apache-2.0",
     )
     return card.model_copy(update=changes)
+
+
+def make_quantised_card(text: bytes, numbers: bytes, **changes: object) -> Card:
+    quantisation = Quantisation(
+        graph_sha256=graph_digest(text, numbers),
+        frames=4,
+        image_size=96,
+        nncf="none",
+        openvino="none",
+    )
+    changed = {"form": "quantised", "dtype": "int8", "quantisation": quantisation} | changes
+    return make_card(**changed)
 
 
 def make_weights(folder: Path, name: str = "random.safetensors") -> Path:

@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import sightline
+from pipeline import doctor
 from tests.model.builders import make_weights
 from tests.pipeline.scenes import build_squares, count_frames, make_card_file, make_scene
 
@@ -278,7 +279,22 @@ def test_check_prints_the_graph(call: Call, weights: Path) -> None:
 def test_doctor_names_the_engine_it_picks(call: Call) -> None:
     code, out, _ = call.command("doctor")
     assert code == 0
-    assert "engine auto picks" in " ".join(out.split())
+    printed = " ".join(out.split())
+    assert "engine auto picks" in printed
+    assert "auto never picks int8" in printed
+
+
+@pytest.mark.parametrize(("flags", "expected"), [(["avx512_vnni"], "avx512_vnni"), ([], "no int8")])
+def test_doctor_says_whether_int8_may_pay_and_how_it_is_made(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: str
+) -> None:
+    monkeypatch.setattr(doctor, "_cpu_flags", lambda: iter(flags))
+    monkeypatch.setattr(doctor, "_importable", lambda module: module != "nncf")
+    finding = doctor._int8()
+    assert expected in finding.detail
+    assert "sightline export" in finding.detail
+    assert "extra: int8" in finding.detail
+    assert (finding.present, finding.optional) == (False, True)
 
 
 def start(arguments: list[object], folder: Path) -> subprocess.Popen[str]:
