@@ -183,8 +183,8 @@ def test_between_detections_every_frame_has_its_predicted_tracks(
 ) -> None:
     engines: list[SquareEngine] = []
 
-    def build(_: Any, *, image_hw: tuple[int, int]) -> SquareEngine:
-        engines.append(SquareEngine(image_hw))
+    def build(_: Any, *, image_hw: tuple[int, int], batch: int = 1) -> SquareEngine:
+        engines.append(SquareEngine(image_hw, batch))
         return engines[-1]
 
     monkeypatch.setattr("pipeline.job.build_engine", build)

@@ -158,7 +158,9 @@ class _SlowEngine(SquareEngine):
 def test_the_search_ends_between_what_is_carried_and_what_is_not(
     clip: Source, weights: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.job.build_engine", lambda _, *, image_hw: _SlowEngine(image_hw))
+    monkeypatch.setattr(
+        "pipeline.job.build_engine", lambda _, *, image_hw, batch: _SlowEngine(image_hw, batch)
+    )
     config = make_config(weights, folder)
     result = most_streams(config, clip, counts=(2, 4), max_latency_s=0.5, seconds=1.0)
     tried = {trial["streams"]: trial for trial in result["trials"]}
