@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from pipeline.nv12 import Matrix
+
 DropCause = Literal["stride", "late", "overload", "corrupt", "stage-died", "shutdown"]
 """Why a decoded frame has no tracks; `stride` was asked for, the others are losses."""
 
@@ -98,9 +100,12 @@ class Frame(Timed, frozen=True, kw_only=True, tag=True):
 
 
 class Picture(Timed, frozen=True, kw_only=True, tag=True):
-    """A picture as the viewer wants it: BGR, full size, uint8 H W 3."""
+    """A picture as the viewer wants it: NV12 of limited range, full size, uint8 3H/2 W."""
 
     picture: Slot
+    picture_hw: tuple[int, int]
+    """Height and width before odd ones grew to even."""
+    matrix: Matrix
 
 
 class Predictions(Timed, frozen=True, kw_only=True, tag=True):
@@ -120,9 +125,11 @@ class Tracked(Timed, frozen=True, kw_only=True, tag=True):
 
 
 class Drawn(Timed, frozen=True, kw_only=True, tag=True):
-    """A picture with its tracks drawn: BGR, full size, uint8 H W 3."""
+    """A picture with its tracks drawn, otherwise as it was."""
 
     picture: Slot
+    picture_hw: tuple[int, int]
+    matrix: Matrix
 
 
 class Dropped(Timed, frozen=True, kw_only=True, tag=True):

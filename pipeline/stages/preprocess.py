@@ -13,7 +13,8 @@ import av
 import numpy as np
 
 from model.letterbox import Letterbox, rectangle
-from pipeline.decoding.scaling import FrameScaler
+from pipeline import nv12
+from pipeline.decoding.scaling import FrameScaler, matrix_to_keep
 from pipeline.messages import (
     AnyMessage,
     CodecParameters,
@@ -63,6 +64,8 @@ class Preprocess:
         """Height and width of the network's picture; None before the first."""
         self._source_hw: tuple[int, int] | None = None
         self._pictures: Pool | None = None
+        self._matrix: nv12.Matrix | None = None
+        """Of the stream's pictures, as the first one decided; a video file has one for all."""
         self._owed: deque[tuple[str, AnyMessage]] = deque()
 
     @property
@@ -137,15 +140,18 @@ class Preprocess:
     def _send_picture(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
         if "pictures" not in self._links or timed.frame_index < self._first["pictures"]:
             return
-        shape = (*self._scaler.upright_hw(frame), 3)
+        picture_hw = self._scaler.upright_hw(frame)
+        shape = nv12.shape(picture_hw)
         if self._pictures is None or self._pictures.shape != shape:
             self._give_up_pictures(ports)
             self._pictures = ports.pools.create(
                 f"{timed.stream}/pictures", shape, _UINT8, self._window + 2
             )
         lease = ports.lease(self._pictures)
-        self._scaler.full_size(frame, lease.array)
-        ports.send("pictures", Picture(**timing(timed), picture=lease.slot), lease=lease)
+        self._matrix = matrix = self._matrix or matrix_to_keep(frame)
+        self._scaler.full_size(frame, lease.array, matrix)
+        message = Picture(**timing(timed), picture=lease.slot, picture_hw=picture_hw, matrix=matrix)
+        ports.send("pictures", message, lease=lease)
 
     def _give_up_pictures(self, ports: Ports) -> None:
         """Let the pictures of the size before be read, then give their memory back.
