@@ -45,9 +45,9 @@ def _luma_and_chroma(color: sv.Color, matrix: Matrix) -> tuple[int, int, int]:
 
 
 def _text_on(color: sv.Color) -> sv.Color:
-    """Near-black on light colours, white on dark ones, by perceived brightness."""
+    """Black on light colours, white on dark ones, by perceived brightness."""
     brightness = 0.299 * color.r + 0.587 * color.g + 0.114 * color.b
-    return sv.Color(20, 20, 20) if brightness > 120 else sv.Color.WHITE
+    return sv.Color.BLACK if brightness > 120 else sv.Color.WHITE
 
 
 PALETTE: Final = sv.ColorPalette.from_hex(list(_HEX))

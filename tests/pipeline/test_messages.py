@@ -51,11 +51,11 @@ MESSAGES: list[AnyMessage] = [
         **PLACE, pts_ns=None, dts_ns=-1, keyframe=True, hidden=True, corrupt=True, captured_ns=7
     ),
     Frame(**TIMES, image=SLOT, source_hw=(1080, 1920)),
-    Picture(**TIMES, picture=SLOT),
+    Picture(**TIMES, picture=SLOT, picture_hw=(1079, 1919), matrix="bt709"),
     Predictions(**TIMES, rows=SLOT, source_hw=(1080, 1920), canvas_hw=(384, 640)),
     Found(**TIMES),
     Tracked(**TIMES),
-    Drawn(**TIMES, picture=SLOT),
+    Drawn(**TIMES, picture=SLOT, picture_hw=(1079, 1919), matrix="bt601"),
     Dropped(**TIMES, cause="overload"),
     Ended(**PLACE, complete=False, reason="cut off"),
 ]
