@@ -27,6 +27,7 @@ from pipeline.decoding.motion import MotionGate
 from pipeline.drawing.drawer import Drawer
 from pipeline.messages import Drawn, Found, Frame, Packet, Picture, Predictions, Tracked
 from pipeline.metrics import CounterTable
+from pipeline.nv12 import Matrix
 from pipeline.outputs import Outputs
 from pipeline.stages.annotate import Annotate
 from pipeline.stages.decode import Decode
@@ -181,10 +182,11 @@ class _Makers:
     def annotate(self, stream: str) -> Worker:
         return Annotate(self._drawer, self._counters[stream])
 
-    def _drawer(self, picture_hw: tuple[int, int], frame_rate: float) -> Drawer:
+    def _drawer(self, picture_hw: tuple[int, int], matrix: Matrix, frame_rate: float) -> Drawer:
         return Drawer(
             self._plan.classes,
             picture_hw=picture_hw,
+            matrix=matrix,
             trace_frames=round(self._config.drawing.trace_s * frame_rate),
         )
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from model.slicing import Region
+from pipeline.nv12 import Matrix
 
 SkipCause = Literal["stride", "gate", "detect-every"]
 """Why the detector was not asked for a frame; after `stride` it has no tracks, after the others
@@ -105,9 +106,12 @@ class Frame(Timed, frozen=True, kw_only=True, tag=True):
 
 
 class Picture(Timed, frozen=True, kw_only=True, tag=True):
-    """A picture as the viewer wants it: BGR, full size, uint8 H W 3."""
+    """A picture as the viewer wants it: NV12 of limited range, full size, uint8 3H/2 W."""
 
     picture: Slot
+    picture_hw: tuple[int, int]
+    """Height and width before odd ones grew to even."""
+    matrix: Matrix
 
 
 class Predictions(Timed, frozen=True, kw_only=True, tag=True):
@@ -130,9 +134,11 @@ class Tracked(Timed, frozen=True, kw_only=True, tag=True):
 
 
 class Drawn(Timed, frozen=True, kw_only=True, tag=True):
-    """A picture with its tracks drawn: BGR, full size, uint8 H W 3."""
+    """A picture with its tracks drawn, otherwise as it was."""
 
     picture: Slot
+    picture_hw: tuple[int, int]
+    matrix: Matrix
 
 
 class Dropped(Timed, frozen=True, kw_only=True, tag=True):

@@ -13,8 +13,9 @@ import numpy as np
 
 from model.engines.contract import Engine
 from model.merging import suppress_looks
+from pipeline import nv12
 from pipeline.bench.material import Material, decoded, to_and_fro
-from pipeline.decoding.scaling import FrameScaler
+from pipeline.decoding.scaling import FrameScaler, matrix_to_keep
 from pipeline.drawing.drawer import Drawer
 from pipeline.graph import tracker_floor
 from pipeline.messages import Tracked
@@ -131,18 +132,17 @@ def _write_tracks(material: Material, folder: Path) -> int:
 
 
 def _picture(material: Material) -> int:
-    scaler = _scaler(material)
-    picture = np.empty((*material.source_hw, 3), np.uint8)
+    scaler, picture = _scaler(material), _blank(material)
     for frame in material.frames:
-        scaler.full_size(frame, picture)
+        scaler.full_size(frame, picture, _matrix(material))
     return len(material.frames)
 
 
 def _drawn(material: Material, tracks: list[Tracks]) -> list[np.ndarray]:
     scaler, drawer, drawn = _scaler(material), _drawer(material), []
     for frame, each in zip(material.frames, tracks, strict=False):
-        picture = np.empty((*material.source_hw, 3), np.uint8)
-        scaler.full_size(frame, picture)
+        picture = _blank(material)
+        scaler.full_size(frame, picture, _matrix(material))
         drawer.draw(picture, each)
         drawn.append(picture)
     return drawn
@@ -158,9 +158,14 @@ def _draw(material: Material, pictures: list[np.ndarray], tracks: list[Tracks]) 
 
 
 def _encode(material: Material, pictures: list[np.ndarray], folder: Path) -> int:
-    height, width = material.source_hw
     rate = Fraction(material.frame_rate).limit_denominator(1001)
-    writer = Mp4Writer(folder / "drawn.mp4", width=width, height=height, frame_rate=rate, threads=1)
+    writer = Mp4Writer(
+        folder / "drawn.mp4",
+        picture_hw=material.source_hw,
+        matrix=_matrix(material),
+        frame_rate=rate,
+        threads=1,
+    )
     num_pictures = 2 * len(pictures)
     for at, number in zip(count(), islice(to_and_fro(len(pictures)), num_pictures), strict=False):
         writer.write(pictures[number], round(at / rate * 1_000_000_000))
@@ -177,5 +182,14 @@ def _drawer(material: Material) -> Drawer:
     return Drawer(
         material.engine.classes,
         picture_hw=material.source_hw,
+        matrix=_matrix(material),
         trace_frames=round(material.config.drawing.trace_s * material.frame_rate),
     )
+
+
+def _matrix(material: Material) -> nv12.Matrix:
+    return matrix_to_keep(material.frames[0])
+
+
+def _blank(material: Material) -> np.ndarray:
+    return np.empty(nv12.shape(material.source_hw), np.uint8)

@@ -7,22 +7,31 @@ of green, blue and red: from 1080p to 640 that costs 1.2 ms and a mean error of 
 packed RGB costs 2.9 ms for the same error, or 1.9 ms for one of 2 levels.
 
 Tiles are cut from the decoder's planes without a copy and scaled in the same way.
+
+The viewer's picture is NV12 (`pipeline/nv12.py`), which is what most decoders make but for the
+order of the chroma: nothing is computed then. OpenCV writes 1080p into the slot in 0.3 ms, two
+thirds of them for the luma alone; swscale and a copy take 1.0 ms, NumPy 0.6 ms.
 """
 
 from collections.abc import Sequence
 
 import av
+import cv2
 import numpy as np
 from av.video.plane import VideoPlane
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
 from model.letterbox import PAD, Letterbox
 from model.slicing import Region
 from pipeline.decoding.cropping import Cropper
+from pipeline.nv12 import Matrix, chroma, luma
 
 _TRIANGLE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_UNSPECIFIED = 2
+_BT709, _UNSPECIFIED = 1, 2  # as frames count; `Colorspace` counts as swscale does
+_BT601 = (5, 6)  # of 625 and 525 lines: one matrix
+_COLORSPACES = {"bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709}
+_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 _HD_WIDTH, _SD_HEIGHT = 1280, 576
 _Kind = tuple[int, int, str, tuple[Region, ...]]
 
@@ -119,18 +128,54 @@ class FrameScaler:
             self._cropper, self._cropped = Cropper(frame, coded), kind
         return self._cropper.cut(frame)
 
-    def full_size(self, frame: av.VideoFrame, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-        """Write the frame into the picture as BGR; the sizes must agree."""
-        width = self._square_width(frame)
-        converted = self._to_viewer.reformat(
-            frame,
-            width=width,
-            format="bgr24",
-            src_colorspace=_matrix(frame),
-            interpolation=None if width == frame.width else _TRIANGLE,
-            threads=1,
-        )
-        np.copyto(picture, np.rot90(_pixels(converted), self._quarter_turns))
+    def full_size(
+        self, frame: av.VideoFrame, picture: UInt8[np.ndarray, "rows W"], matrix: Matrix
+    ) -> None:
+        """Write the frame into the picture, as NV12 of this matrix; the sizes must agree.
+
+        An odd size has grown by a copy of its last row or column.
+        """
+        height, width = self.upright_hw(frame)
+        square = self._square_width(frame)
+        if square != frame.width or not _needs_no_conversion(frame, matrix):
+            frame = self._to_viewer.reformat(
+                frame,
+                width=square,
+                format="nv12",
+                src_colorspace=_matrix(frame),
+                dst_colorspace=_COLORSPACES[matrix],
+                dst_color_range=ColorRange.MPEG,
+                interpolation=_TRIANGLE,
+                threads=1,
+            )
+        brightness = luma(picture)
+        self._turn(_rows(frame.planes[0])[:, : frame.width], brightness[:height, :width])
+        brightness[height:] = brightness[height - 1]
+        brightness[:, width:] = brightness[:, width - 1 : width]
+        self._turn_chroma(frame.planes[1:], chroma(picture))
+
+    def _turn(self, pixels: UInt8[np.ndarray, "..."], upright: UInt8[np.ndarray, "..."]) -> None:
+        """Write the pixels upright; OpenCV turns them six times as fast as a strided copy."""
+        turn = _TURNS[self._quarter_turns]
+        if turn is None:
+            np.copyto(upright, pixels)
+        else:
+            cv2.rotate(pixels, turn, upright)
+
+    def _turn_chroma(
+        self, planes: Sequence[VideoPlane], upright: UInt8[np.ndarray, "H/2 W/2 2"]
+    ) -> None:
+        """Write one plane of pairs, or two of single values, upright as pairs."""
+        rows = [_rows(plane) for plane in planes]
+        if len(planes) == 1:
+            pairs = rows[0][:, : planes[0].width * 2].reshape(planes[0].height, -1, 2)
+            self._turn(pairs, upright)
+            return
+        values = [each[:, : plane.width] for each, plane in zip(rows, planes, strict=True)]
+        if self._quarter_turns == 0:
+            cv2.merge(values, upright)
+        else:
+            self._turn(cv2.merge(values), upright)
 
     def _square_width(self, frame: av.VideoFrame) -> int:
         """Pixels across where each is as wide as it is high."""
@@ -151,9 +196,24 @@ def _as_coded(upright: Region, coded_hw: tuple[int, int], quarter_turns: int) ->
     return upright
 
 
-def _pixels(frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
-    """A packed frame's pixels without a copy; rows may be padded."""
-    return _rows(frame.planes[0])[:, : frame.width * 3].reshape(frame.height, frame.width, 3)
+def matrix_to_keep(frame: av.VideoFrame) -> Matrix:
+    """The matrix that changes the frame's pixels least, of the two a picture may have."""
+    return "bt601" if frame.format.is_rgb else _own_matrix(frame) or "bt709"
+
+
+def _needs_no_conversion(frame: av.VideoFrame, matrix: Matrix) -> bool:
+    return (
+        frame.format.name in {"yuv420p", "nv12"}
+        and frame.color_range != ColorRange.JPEG
+        and _own_matrix(frame) == matrix
+    )
+
+
+def _own_matrix(frame: av.VideoFrame) -> Matrix | None:
+    """The matrix of a frame in YUV; None for one that pictures do not have, as BT.2020's."""
+    if frame.colorspace == _BT709 or _matrix(frame) == Colorspace.ITU709:
+        return "bt709"
+    return "bt601" if frame.colorspace in (*_BT601, _UNSPECIFIED) else None
 
 
 def _rows(plane: VideoPlane) -> UInt8[np.ndarray, "H bytes"]:

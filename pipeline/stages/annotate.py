@@ -9,6 +9,7 @@ from pipeline.columns import tracks_from_buffers
 from pipeline.drawing.drawer import Drawer
 from pipeline.messages import Drawn, Dropped, Ended, Picture, Tracked, timing
 from pipeline.metrics import Counters
+from pipeline.nv12 import Matrix
 from pipeline.ordering import Ordered
 from pipeline.tracking.tracks import Tracks
 from pipeline.transport.links import Delivery
@@ -18,8 +19,8 @@ from pipeline.transport.ports import Ports
 _UINT8 = np.dtype(np.uint8)
 _SLOTS = 4
 
-MakeDrawer = Callable[[tuple[int, int], float], Drawer]
-"""A drawer for pictures of this height and width, shown at this rate."""
+MakeDrawer = Callable[[tuple[int, int], Matrix, float], Drawer]
+"""A drawer for pictures of this height and width and this matrix, shown at this rate."""
 
 _Pictured = tuple[Delivery, np.ndarray | None]
 """A message that stands for a picture, and its pixels where it has any."""
@@ -86,18 +87,24 @@ class Annotate:
             delivery.acknowledge()
 
     def _draw(self, ports: Ports, picture: Picture, pixels: np.ndarray) -> None:
-        height, width, _ = pixels.shape
         if self._drawn is None or self._drawn.shape != pixels.shape:
             self._give_up_drawn(ports)
             self._drawn = ports.pools.create(
                 f"{picture.stream}/drawn", pixels.shape, _UINT8, _SLOTS
             )
-            self._drawer = self._make_drawer((height, width), 1e9 / picture.duration_ns)
+            rate = 1e9 / picture.duration_ns
+            self._drawer = self._make_drawer(picture.picture_hw, picture.matrix, rate)
         assert self._drawer is not None
         lease = ports.lease(self._drawn)
         np.copyto(lease.array, pixels)
         self._drawer.draw(lease.array, self._tracks)
-        ports.send("drawn", Drawn(**timing(picture), picture=lease.slot), lease=lease)
+        message = Drawn(
+            **timing(picture),
+            picture=lease.slot,
+            picture_hw=picture.picture_hw,
+            matrix=picture.matrix,
+        )
+        ports.send("drawn", message, lease=lease)
 
     def _give_up_drawn(self, ports: Ports) -> None:
         """Let the pictures of the size before be read, then give their memory back."""

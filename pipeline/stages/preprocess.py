@@ -16,8 +16,9 @@ import numpy as np
 
 from model.letterbox import Letterbox, rectangle
 from model.slicing import Region, choose_looks
+from pipeline import nv12
 from pipeline.config import SlicesConfig
-from pipeline.decoding.scaling import FrameScaler
+from pipeline.decoding.scaling import FrameScaler, matrix_to_keep
 from pipeline.messages import (
     AnyMessage,
     CodecParameters,
@@ -83,6 +84,8 @@ class Preprocess:
         """The sizes of frame and canvas that the regions were chosen for."""
         self._told = False
         self._pictures: Pool | None = None
+        self._matrix: nv12.Matrix | None = None
+        """Of the stream's pictures, as the first one decided; a video file has one for all."""
         self._owed: deque[tuple[str, AnyMessage]] = deque()
 
     @property
@@ -161,15 +164,18 @@ class Preprocess:
     def _send_picture(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
         if "pictures" not in self._links or timed.frame_index < self._first["pictures"]:
             return
-        shape = (*self._scaler.upright_hw(frame), 3)
+        picture_hw = self._scaler.upright_hw(frame)
+        shape = nv12.shape(picture_hw)
         if self._pictures is None or self._pictures.shape != shape:
             _give_up(ports, self._pictures)
             self._pictures = ports.pools.create(
                 f"{timed.stream}/pictures", shape, _UINT8, self._window + 2
             )
         lease = ports.lease(self._pictures)
-        self._scaler.full_size(frame, lease.array)
-        ports.send("pictures", Picture(**timing(timed), picture=lease.slot), lease=lease)
+        self._matrix = matrix = self._matrix or matrix_to_keep(frame)
+        self._scaler.full_size(frame, lease.array, matrix)
+        message = Picture(**timing(timed), picture=lease.slot, picture_hw=picture_hw, matrix=matrix)
+        ports.send("pictures", message, lease=lease)
 
     def _looks(self, stream: str, source_hw: tuple[int, int]) -> tuple[Region, ...]:
         """What is looked at in a frame of this size: the whole of it, and tiles if asked for."""

@@ -122,7 +122,7 @@ class WriteVideo:
                     case Drawn() as drawn:
                         pixels = ports.pools.view(drawn.picture)
                         if self._writer is None:
-                            self._writer = self._open(drawn, pixels.shape)
+                            self._writer = self._open(drawn)
                         self._writer.write(pixels, drawn.pts_ns)
                     case Ended():
                         outputs = self._finish()
@@ -134,11 +134,13 @@ class WriteVideo:
                 self._writer.abandon()
             raise
 
-    def _open(self, first: Drawn, shape: tuple[int, ...]) -> Mp4Writer:
-        height, width, _ = shape
-        rate = Fraction(1_000_000_000, first.duration_ns).limit_denominator(1001)
+    def _open(self, first: Drawn) -> Mp4Writer:
         return Mp4Writer(
-            self._path, width=width, height=height, frame_rate=rate, audio_from=self._audio_from
+            self._path,
+            picture_hw=first.picture_hw,
+            matrix=first.matrix,
+            frame_rate=Fraction(1_000_000_000, first.duration_ns).limit_denominator(1001),
+            audio_from=self._audio_from,
         )
 
     def _finish(self) -> tuple[str, ...]:
@@ -161,8 +163,10 @@ class WriteImage:
             delivery = ports.receive("drawn")
             assert delivery is not None
             if isinstance(delivery.message, Drawn):
+                drawn = delivery.message
                 writer = ImageWriter(self._path)
-                writer.write(ports.pools.view(delivery.message.picture))
+                pixels = ports.pools.view(drawn.picture)
+                writer.write(pixels, picture_hw=drawn.picture_hw, matrix=drawn.matrix)
                 writer.finish()
                 outputs = (str(self._path),)
             delivery.acknowledge()

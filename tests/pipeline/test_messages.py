@@ -53,11 +53,11 @@ MESSAGES: list[AnyMessage] = [
         **PLACE, pts_ns=None, dts_ns=-1, keyframe=True, hidden=True, corrupt=True, captured_ns=7
     ),
     Frame(**TIMES, image=SLOT, source_hw=(1080, 1920), regions=REGIONS),
-    Picture(**TIMES, picture=SLOT),
+    Picture(**TIMES, picture=SLOT, picture_hw=(1079, 1919), matrix="bt709"),
     Predictions(**TIMES, rows=SLOT, canvas_hw=(384, 640), regions=REGIONS),
     Found(**TIMES),
     Tracked(**TIMES, predicted=True),
-    Drawn(**TIMES, picture=SLOT),
+    Drawn(**TIMES, picture=SLOT, picture_hw=(1079, 1919), matrix="bt601"),
     Dropped(**TIMES, cause="gate", source_hw=(1080, 1920)),
     Ended(**PLACE, complete=False, reason="cut off"),
 ]

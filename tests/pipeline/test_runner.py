@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -468,6 +469,22 @@ def test_a_folder_of_images_is_one_stream_in_natural_order(tmp_path: Path, weigh
     assert len(lines) == 11
     assert lines[3]["pts_s"] == pytest.approx(3 / 25)
     assert job.complete
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "number"),
+    [(320, 192, 6), (1280, 720, 1)],  # untold: BT.601 where small, BT.709 where HD
+)
+def test_annotated_video_keeps_the_matrix_of_its_source(
+    tmp_path: Path, weights: Path, width: int, height: int, number: int
+) -> None:
+    output = OutputConfig(directory=tmp_path / "out", save_video=True)
+    clip = make_scene(tmp_path / "a.mp4", num_frames=3, width=width, height=height)
+    run_job(make_config(weights, tmp_path, output=output), clip)
+    with av.open(str(tmp_path / "out/a.mp4")) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.colorspace, frame.color_range) == (number, 1)
+        assert (frame.height, frame.width) == (height, width)
 
 
 def test_an_image_gives_its_boxes_and_an_annotated_picture(tmp_path: Path, weights: Path) -> None:

@@ -3,10 +3,12 @@
 import av
 import numpy as np
 import pytest
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from model.letterbox import PAD, Letterbox
-from pipeline.decoding.scaling import FrameScaler
+from pipeline import nv12
+from pipeline.decoding.scaling import FrameScaler, matrix_to_keep
+from tests.pipeline.pictures import bgr_of
 
 BT601, BT709 = (0.299, 0.114), (0.2126, 0.0722)
 
@@ -78,6 +80,26 @@ def inner(canvas: np.ndarray, letterbox: Letterbox) -> np.ndarray:
     return canvas[top : top + height, left : left + width]
 
 
+def full_size(
+    frame: av.VideoFrame,
+    rotation_deg: int = 0,
+    pixel_aspect: float = 1.0,
+    matrix: nv12.Matrix | None = None,
+) -> np.ndarray:
+    """The viewer's picture; what is not written to stays 7."""
+    scaler = FrameScaler(rotation_deg, pixel_aspect)
+    picture = np.full(nv12.shape(scaler.upright_hw(frame)), 7, np.uint8)
+    scaler.full_size(frame, picture, matrix or matrix_to_keep(frame))
+    return picture
+
+
+def plane(frame: av.VideoFrame, index: int) -> np.ndarray:
+    each = frame.planes[index]
+    return np.frombuffer(memoryview(each), np.uint8).reshape(-1, each.line_size)[
+        : each.height, : each.width
+    ]
+
+
 # fmt: off
 CASES = [
     # name             size          matrix          range            reference
@@ -134,9 +156,8 @@ def test_oblong_pixels_become_square(
     letterbox = Letterbox.fit(hw, (160, 160))
     canvas = np.empty((160, 160, 3), np.uint8)
     scaler.letterboxed(frame, letterbox, canvas)
-    picture = np.empty((*hw, 3), np.uint8)
-    scaler.full_size(frame, picture)
-    for seen in (inner(canvas, letterbox), picture):
+    picture = bgr_of(full_size(frame, rotation_deg, pixel_aspect), "bt601")
+    for seen in (inner(canvas, letterbox), picture[: hw[0], : hw[1]]):
         long_axis = int(seen.shape[1] > seen.shape[0])
         sides = np.split(np.moveaxis(seen, long_axis, 0), [seen.shape[long_axis] // 2])
         means = sorted(half.mean() for half in sides)
@@ -162,8 +183,7 @@ def test_a_marked_corner_is_where_a_viewer_sees_it(rotation_deg: int, corner: st
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
     canvas, letterbox = letterboxed(frame, (160, 160), rotation_deg)
     scaler = FrameScaler(rotation_deg)
-    picture = np.empty((*scaler.upright_hw(frame), 3), np.uint8)
-    scaler.full_size(frame, picture)
+    picture = bgr_of(full_size(frame, rotation_deg), "bt601")
     for seen in (inner(canvas, letterbox), picture[..., ::-1]):
         assert seen.shape[:2] == scaler.upright_hw(frame)
         corners = {
@@ -175,21 +195,111 @@ def test_a_marked_corner_is_where_a_viewer_sees_it(rotation_deg: int, corner: st
         assert [name for name, rgb in corners.items() if rgb[0] > 200] == [corner]
 
 
-@pytest.mark.parametrize(
-    ("size", "matrix"),
-    [((641, 359), None), ((1920, 1080), Colorspace.ITU709), ((64, 48), Colorspace.ITU601)],
-)
-@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p10le", "yuvj420p", "nv12", "bgra"])
-def test_the_full_size_picture_is_what_pyav_gives(
-    size: tuple[int, int], matrix: Colorspace | None, pixel_format: str
+@pytest.mark.parametrize("rotation_deg", [0, 90, 180, 270])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "nv12"])
+@pytest.mark.parametrize("size", [(640, 360), (1920, 1080), (66, 34), (2, 2)])
+def test_a_decoders_pixels_come_through_bit_by_bit(
+    size: tuple[int, int], pixel_format: str, rotation_deg: int
+) -> None:
+    planar = noisy_frame(*size)
+    picture = full_size(planar.reformat(format=pixel_format), rotation_deg)
+    turns = rotation_deg // 90
+    np.testing.assert_array_equal(nv12.luma(picture), np.rot90(plane(planar, 0), turns))
+    for index in (1, 2):
+        np.testing.assert_array_equal(
+            nv12.chroma(picture)[..., index - 1], np.rot90(plane(planar, index), turns)
+        )
+
+
+@pytest.mark.parametrize("rotation_deg", [0, 90, 180, 270])
+@pytest.mark.parametrize("size", [(641, 360), (640, 359), (641, 359), (1, 1), (3, 300)])
+def test_an_odd_size_grows_by_a_copy_at_the_right_and_below(
+    size: tuple[int, int], rotation_deg: int
 ) -> None:
     frame = noisy_frame(*size)
-    if matrix is not None:
+    picture = full_size(frame, rotation_deg)
+    upright = np.rot90(plane(frame, 0), rotation_deg // 90)
+    height, width = upright.shape
+    grown = np.pad(upright, ((0, height % 2), (0, width % 2)), mode="edge")
+    np.testing.assert_array_equal(nv12.luma(picture), grown)
+    for index in (1, 2):
+        np.testing.assert_array_equal(
+            nv12.chroma(picture)[..., index - 1], np.rot90(plane(frame, index), rotation_deg // 90)
+        )
+
+
+SMOOTH_FORMATS = [
+    "yuv420p", "nv12", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuv420p10le", "yuv422p10le",
+    "rgb24", "bgra", "gbrp", "gray", "gray16le",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix"),
+    [((640, 360), None), ((1280, 720), None), ((640, 360), Colorspace.ITU709),
+     ((1280, 720), Colorspace.ITU601), ((640, 360), 9)],
+)  # fmt: skip
+@pytest.mark.parametrize("pixel_format", SMOOTH_FORMATS)
+def test_colours_are_those_that_pyav_gives(
+    size: tuple[int, int], matrix: int | None, pixel_format: str
+) -> None:
+    """Of a picture without edges, so that where chroma is sampled makes no difference."""
+    down, across = np.mgrid[: size[1], : size[0]]
+    waves = [np.sin(down / 190 + phase) * np.cos(across / 230 - phase) for phase in range(3)]
+    pixels = (128 + 80 * np.stack(waves, axis=-1)).astype(np.uint8)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pixel_format)
+    if matrix is not None and not frame.format.is_rgb:
         frame.colorspace = matrix
-    frame = frame.reformat(format=pixel_format)
-    picture = np.empty((size[1], size[0], 3), np.uint8)
-    FrameScaler(0).full_size(frame, picture)
-    np.testing.assert_array_equal(picture, frame.to_ndarray(format="bgr24"))
+    untold = frame.colorspace == 2 and not frame.format.is_rgb
+    expected = frame.reformat(
+        format="bgr24",
+        src_colorspace=Colorspace.ITU709 if untold and size[0] == 1280 else None,
+        interpolation=Interpolation.BILINEAR
+        | Interpolation.ACCURATE_RND
+        | Interpolation.FULL_CHR_H_INT,
+    ).to_ndarray()
+    shown = bgr_of(full_size(frame), matrix_to_keep(frame))
+    difference = np.abs(shown - expected)
+    # Both ways round to whole levels of luma and chroma: those of the source, and those of NV12.
+    once = pixel_format in {"yuv420p", "nv12", "rgb24", "bgra", "gbrp", "gray"} and matrix != 9
+    assert np.percentile(difference, 99.9) <= (2 if once else 3.5)
+    assert difference.mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "width", "colorspace", "kept"),
+    [
+        ("yuv420p", 1920, 2, "bt709"),
+        ("yuv420p", 640, 2, "bt601"),
+        ("yuv420p", 640, 1, "bt709"),
+        ("yuv420p", 1920, 5, "bt601"),
+        ("yuv420p", 1920, 6, "bt601"),
+        ("yuv420p10le", 1920, 9, "bt709"),
+        ("yuv420p", 640, 7, "bt709"),  # SMPTE 240M
+        ("yuvj420p", 1920, 5, "bt601"),
+        ("rgb24", 1920, 2, "bt601"),
+        ("gbrp", 1920, 0, "bt601"),
+    ],
+)
+def test_the_matrix_is_the_sources_where_pictures_may_have_it(
+    pixel_format: str, width: int, colorspace: int, kept: str
+) -> None:
+    frame = av.VideoFrame(width, width // 2, pixel_format)
+    frame.colorspace = colorspace
+    assert matrix_to_keep(frame) == kept
+
+
+@pytest.mark.parametrize(("source", "wanted"), [(1, "bt601"), (6, "bt709"), (9, "bt601")])
+def test_a_frame_of_another_matrix_is_converted_to_the_streams(
+    source: int, wanted: nv12.Matrix
+) -> None:
+    pixels = np.broadcast_to(np.uint8([200, 60, 30]), (96, 160, 3))
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(
+        format="yuv420p", dst_colorspace=source
+    )
+    frame.colorspace = source
+    shown = bgr_of(full_size(frame, matrix=wanted), wanted)
+    assert np.abs(shown - np.float64([30, 60, 200])).max() <= 4
 
 
 @pytest.mark.parametrize("height", [480, 720, 1080])
@@ -207,7 +317,7 @@ def test_a_picture_of_any_size_is_scaled(size: tuple[int, int]) -> None:
         plane.update(bytes([128]) * plane.buffer_size)
     canvas, letterbox = letterboxed(frame, (64, 96))
     assert np.abs(inner(canvas, letterbox).astype(int) - 130).max() <= 1
-    FrameScaler(0).full_size(frame, np.empty((size[1], size[0], 3), np.uint8))
+    assert set(full_size(frame).ravel().tolist()) == {128}
 
 
 def test_a_frame_of_another_size_may_follow() -> None:

@@ -12,16 +12,19 @@ import pytest
 
 from pipeline.sinks.audio import _copied
 from pipeline.sinks.mp4 import Mp4Writer
+from tests.pipeline.pictures import nv12_of
 from tests.pipeline.sinks.videos import decode, smooth_picture, sound, write_sound
 
 FRAME_NS = 40_000_000
 
 
 def write(path: Path, audio_from: Path, *, num_frames: int, first_ns: int = 0) -> Path:
-    writer = Mp4Writer(path, width=160, height=120, frame_rate=Fraction(25), audio_from=audio_from)
+    writer = Mp4Writer(
+        path, picture_hw=(120, 160), matrix="bt709", frame_rate=Fraction(25), audio_from=audio_from
+    )
     for index in range(num_frames):
         picture = smooth_picture(index, width=160, height=120)
-        writer.write(picture, first_ns + index * FRAME_NS)
+        writer.write(nv12_of(picture), first_ns + index * FRAME_NS)
     writer.finish()
     return path
 
@@ -91,10 +94,14 @@ def test_sound_keeps_its_place_when_the_pictures_start_late(tmp_path: Path) -> N
 def test_an_unfinished_file_has_sound_too(tmp_path: Path) -> None:
     source = write_sound(tmp_path / "a.m4a", "aac", duration_s=6)
     writer = Mp4Writer(
-        tmp_path / "out.mp4", width=160, height=120, frame_rate=Fraction(25), audio_from=source
+        tmp_path / "out.mp4",
+        picture_hw=(120, 160),
+        matrix="bt709",
+        frame_rate=Fraction(25),
+        audio_from=source,
     )
     for index in range(120):
-        writer.write(smooth_picture(index, width=160, height=120), index * FRAME_NS)
+        writer.write(nv12_of(smooth_picture(index, width=160, height=120)), index * FRAME_NS)
     unfinished = tmp_path / "copy.mp4"
     unfinished.write_bytes((tmp_path / "out.mp4.partial").read_bytes())
     writer.abandon()
@@ -110,8 +117,8 @@ def test_a_source_without_sound_gives_none(tmp_path: Path) -> None:
 
 
 def write_silent(path: Path) -> Path:
-    writer = Mp4Writer(path, width=160, height=120, frame_rate=Fraction(25))
-    writer.write(smooth_picture(width=160, height=120), 0)
+    writer = Mp4Writer(path, picture_hw=(120, 160), matrix="bt709", frame_rate=Fraction(25))
+    writer.write(nv12_of(smooth_picture(width=160, height=120)), 0)
     writer.finish()
     return path
 

@@ -126,6 +126,8 @@ def picture(lease: Lease, index: int = 0, stream: str = "yard") -> Picture:
         duration_ns=1,
         captured_ns=0,
         picture=lease.slot,
+        picture_hw=(2, 2),
+        matrix="bt709",
     )
 
 
