@@ -110,6 +110,71 @@ def accuracy(result: list[dict[str, Any]]) -> Iterator[str]:
     return markdown(("engine", "precision", "image size", "AP", "AP50", "AP75"), rows)
 
 
+def bound(results: list[dict[str, Any]]) -> Iterator[str]:
+    """`bench_bound.py`: the stages' costs, their bound, and what the pipeline makes of it."""
+    columns = ("", "writes", "each stage alone, CPU-ms a frame", "bound", "pipeline", "share")
+    yield from markdown(columns, map(_bound_row, results))
+    first = results[0]
+    yield ""
+    yield (
+        f"{first['cores']} cores of {first['cpu']}; frames/s; medians of "
+        f"{first['pipeline']['frames_per_s']['runs']}; commit {first['commit']}."
+    )
+
+
+def _bound_row(result: dict[str, Any]) -> tuple[str, ...]:
+    costs = ", ".join(
+        f"{name} {times['median']:.1f}" for name, times in result["alone_cpu_ms"].items()
+    )
+    pipeline = result["pipeline"]
+    return (
+        f"{result['model']['scale']}, {result['model']['precision']}",
+        result["outputs"],
+        costs,
+        f"{result['bound']['frames_per_s']['median']:.1f}",
+        f"{pipeline['frames_per_s']['median']:.1f}",
+        f"{pipeline['share_of_bound']['median']:.2f}",
+    )
+
+
+def streams(result: dict[str, Any]) -> Iterator[str]:
+    """`sightline bench --streams --json`: what each number of cameras got."""
+    columns = ("streams", "tracked frames/s", "p50", "p95", "lost", "least/most", "")
+    yield from markdown(columns, map(_streams_row, result["trials"]))
+    yield ""
+    yield (
+        f"{result['clip']}; p95 within {result['max_latency_s']:g} s and at most "
+        f"{result['most_lost']:.0%} lost: {result['most_streams']} streams; "
+        f"{result['cores']} cores of {result['cpu']}; commit {result['commit']}."
+    )
+
+
+def _streams_row(trial: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(trial["streams"]),
+        f"{trial['frames_per_s']:.1f}",
+        f"{trial['p50_s'] * 1000:.0f} ms",
+        f"{trial['p95_s'] * 1000:.0f} ms",
+        f"{trial['lost']:.1%}",
+        f"{trial['evenness']:.2f}",
+        "carried" if trial["carried"] else "",
+    )
+
+
+def batches(result: dict[str, Any]) -> Iterator[str]:
+    """`bench_batches.py`: a row for each number of requests and of pictures in each."""
+    rows = (
+        (
+            str(side["requests"]),
+            str(side["batch"]),
+            f"{side['images_per_s']['median']:.1f}",
+            f"{side['cpu_ms']['median']:.1f}",
+        )
+        for side in result["sides"]
+    )
+    return markdown(("requests", "pictures in each", "pictures/s", "CPU-ms a picture"), rows)
+
+
 def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
     """The lines of one table."""
     header = list(columns)
@@ -126,7 +191,13 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-KINDS: dict[str, Callable[[Any], Iterable[str]]] = {"peers": peers, "accuracy": accuracy}
+KINDS: dict[str, Callable[[Any], Iterable[str]]] = {
+    "accuracy": accuracy,
+    "batches": batches,
+    "bound": bound,
+    "peers": peers,
+    "streams": streams,
+}
 """The tables by the word in their marker."""
 
 
