@@ -29,7 +29,7 @@ def loaded_by(statement: str, packages: tuple[str, ...] = HEAVY) -> set[str]:
     [
         ("import pipeline", set()),
         ("import pipeline.stages.source", {"av", "zmq"}),
-        ("import pipeline.stages.decode", {"av", "zmq"}),
+        ("import pipeline.stages.decode", {"av", "cv2", "zmq"}),
         ("import pipeline.stages.infer", {"zmq"}),
         ("import pipeline.stages.suppress", {"zmq"}),
         ("import pipeline.stages.write", {"av", "cv2", "zmq"}),
