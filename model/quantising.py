@@ -55,7 +55,7 @@ def quantise(
     return nncf.quantize(
         graph,
         nncf.Dataset([canvas[None] for canvas in in_order]),
-        preset=nncf.QuantizationPreset.MIXED,
+        preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(in_order),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             disable_bias_correction=not correct_bias
