@@ -49,7 +49,8 @@ class SourceConfig(Settings):
     timeout_s: Seconds = 5.0
     """A camera that sends nothing for so long is lost."""
     staleness_s: Seconds = 0.5
-    """Packets of a camera that wait longer than this are discarded up to a keyframe."""
+    """How old a camera's frame may get and still be of use. Packets that wait for half of it are
+    discarded, up to a keyframe; frames, once seven tenths are over before the detector has them."""
     ring_mib: Annotated[int, Field(ge=1, le=4096)] = 8
     """Memory for the latest packets of a camera. `run` needs them for `staleness_s` only: 8 MiB
     are half a second at 134 Mbit/s, more than any camera sends, 1080p MJPEG included."""

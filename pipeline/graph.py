@@ -47,6 +47,7 @@ from pipeline.transport.wire import PROTOCOL, Hello, model_facts
 
 _PACKETS = 32
 _RESULTS = 16
+_BEFORE_INFER = 0.7  # of the time a live frame is of use; the rest is for the detector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ class _Makers:
 
     def _budgets_ns(self) -> Mapping[str, int]:
         """How old frames of live streams may be and still be looked at."""
-        budget_ns = round(self._config.source.staleness_s * 1e9 / 2)
+        budget_ns = round(self._config.source.staleness_s * 1e9 * _BEFORE_INFER)
         live = (name for name, source in self._plan.sources.items() if source.live)
         return dict.fromkeys(live, budget_ns)
 

@@ -40,7 +40,7 @@ def trial_line(trial: Trial) -> str:
     verdict = "carried" if trial.carried else "too many"
     return (
         f"{trial.streams:>3} streams  {trial.frames_per_s:>6.1f} frames/s  "
-        f"p50 {trial.p50_s:.3f} s  p95 {trial.p95_s:.3f} s  lost {trial.lost:>6.1%}  "
+        f"p50 {_seconds(trial.p50_s)}  p95 {_seconds(trial.p95_s)}  lost {trial.lost:>6.1%}  "
         f"least/most {trial.evenness:.2f}  {verdict}"
     )
 
@@ -66,3 +66,7 @@ def _inside(stages: dict[str, dict[str, float]]) -> Table:
 
 def _figure(times: dict[str, float]) -> str:
     return f"{times['median']:.1f} ({times['min']:.1f} to {times['max']:.1f})"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "      -" if seconds is None else f"{seconds:.3f} s"

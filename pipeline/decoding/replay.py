@@ -14,13 +14,14 @@ from pipeline.decoding.media import MediaReader, RawPacket
 from pipeline.errors import SourceUnreadable
 
 _DEFAULT_RATE = 25.0
+_SPREAD_NS = 2_000_000_000  # as far apart as keyframes of cameras usually are
 
 
 class ReplayReader:
     """Gives each packet of a file when its time has come, and begins again after the last.
 
-    Times go on over the seam. Files that start together are not in step, as cameras are not: by
-    its stream's name, each begins at another moment of the first frame's time.
+    Times go on over the seam. Files that are opened together are not in step, as cameras and their
+    keyframes are not: each begins at a moment of the first two seconds that its name decides.
     """
 
     def __init__(self, source: Source) -> None:
@@ -32,7 +33,7 @@ class ReplayReader:
         self._file = replace(source, kind="file")
         self._reader = MediaReader(self._file)
         self._step_ns = round(1e9 / (self._reader.facts.frame_rate or _DEFAULT_RATE))
-        self._phase_ns = zlib.crc32(source.name.encode()) % self._step_ns
+        self._phase_ns = zlib.crc32(source.name.encode()) % _SPREAD_NS
         # It never ends, so it declares nothing that could be missing.
         self.facts = replace(self._reader.facts, num_frames=0, duration_s=0.0)
 

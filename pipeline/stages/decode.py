@@ -6,6 +6,8 @@ that takes the place of one that died gives the frames again that have not arriv
 """
 
 import logging
+import os
+import threading
 import time
 
 import av
@@ -24,6 +26,7 @@ from pipeline.transport.ports import Ports
 logger = logging.getLogger(__name__)
 
 _DEFAULT_RATE = 25.0
+_NICE = 15  # a thread's share is a thirtieth of one that is not nice
 
 
 class Decode:
@@ -59,6 +62,8 @@ class Decode:
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Decode until the source has ended or the limit is reached."""
+        if self._live:
+            _yield_to_the_detector()
         self._take_over(ports)
         ended: Ended | None = None
         while ended is None:
@@ -246,6 +251,15 @@ class Decode:
                 reason=reason,
             ),
         )
+
+
+def _yield_to_the_detector() -> None:
+    """Lower this thread's priority.
+
+    Where there is less processor than work, decoding would take it all and leave frames too old to
+    be looked at. With the detector first, what is too much stays undecoded at the source.
+    """
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 class StreamClock:

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _DECODING = 4  # packets at the decoder; the others wait where they can still be given up
 _LOOK_MS = 20
+_BEFORE_DECODING = 0.5  # of the time a live frame is of use
 _IDLE_S = 0.1
 _GRACE_S = 1.0
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.25, 2.0
@@ -100,7 +101,9 @@ class ReadCamera:
         self._config = config
         self._counters = counters
         self._ring = PacketRing(max_bytes=config.ring_mib << 20)
-        self._cursor = self._ring.follow(staleness_ns=round(config.staleness_s * 1e9))
+        self._cursor = self._ring.follow(
+            staleness_ns=round(config.staleness_s * 1e9 * _BEFORE_DECODING)
+        )
         self._num_late = 0
         self._num_decoding = 0
         """Packets the decoder has and is not done with."""

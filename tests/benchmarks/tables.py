@@ -153,8 +153,10 @@ def _streams_row(trial: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(trial["streams"]),
         f"{trial['frames_per_s']:.1f}",
-        f"{trial['p50_s'] * 1000:.0f} ms",
-        f"{trial['p95_s'] * 1000:.0f} ms",
+        *(
+            "" if late is None else f"{late * 1000:.0f} ms"
+            for late in (trial["p50_s"], trial["p95_s"])
+        ),
         f"{trial['lost']:.1%}",
         f"{trial['evenness']:.2f}",
         "carried" if trial["carried"] else "",
