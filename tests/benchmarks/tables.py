@@ -1,4 +1,4 @@
-"""Tables of README.md, made from the figures in `results/`.
+"""Tables of README.md and other pages, made from the figures in `results/`.
 
     python tests/benchmarks/tables.py
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "decisions" / "0011-requests-side-by-side.md")
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BLOCK = re.compile(
     r"(?P<start><!-- table: (?P<kind>[\w-]+)(?: (?P<name>[\w.-]+))? -->\n).*?(?P<end><!-- end -->)",
@@ -32,8 +32,9 @@ SIDES = {
 
 
 def main() -> None:
-    """Rewrite the tables of README.md in place."""
-    README.write_text(render(README.read_text()))
+    """Rewrite the tables of every page in place."""
+    for page in PAGES:
+        page.write_text(render(page.read_text()))
 
 
 def render(text: str, results: Path = RESULTS) -> str:
@@ -67,7 +68,13 @@ def peers(result: dict[str, Any]) -> Iterator[str]:
         f"{result['commit']}."
     )
     if result["left_out"]:
-        reasons = "; ".join(f"{side} ({why})" for side, why in result["left_out"].items())
+        sides: dict[str, list[str]] = {}
+        for side, why in result["left_out"].items():
+            sides.setdefault(why, []).append(side)
+        reasons = "; ".join(
+            f"{', '.join(names) if len(names) < 3 else f'{len(names)} sides'} ({why})"
+            for why, names in sides.items()
+        )
         yield f"Left out: {reasons}."
 
 

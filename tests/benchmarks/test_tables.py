@@ -53,11 +53,11 @@ def peers_result() -> dict[str, Any]:
     }
 
 
-def test_the_tables_of_the_readme_are_those_of_the_figures() -> None:
-    text = tables.README.read_text()
-    if not tables.BLOCK.search(text):
-        pytest.skip("README.md has no such tables yet")
-    assert tables.render(text) == text, "run: python tests/benchmarks/tables.py"
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+def test_the_tables_of_a_page_are_those_of_the_figures(page: Path) -> None:
+    text = page.read_text()
+    assert "<!-- table:" in text
+    assert tables.render(text) == text
 
 
 def test_a_table_takes_the_place_of_what_stood_between_its_markers(tmp_path: Path) -> None:
