@@ -103,16 +103,16 @@ def _peer_cells(case: dict[str, Any] | None, name: str) -> tuple[str, str, str]:
     )
 
 
-def accuracy(result: list[dict[str, Any]]) -> Iterator[str]:
-    """A row for each engine, precision and size of the image."""
+def accuracy(result: dict[str, Any]) -> Iterator[str]:
+    """`bench_accuracy.py --table`: a row for each engine, precision and size of the image."""
     rows = (
         (
             row["engine"],
-            row["precision"],
+            "exact f32" if row["asked"] == "accuracy" else row["precision"],
             str(row["image_size"]),
             *(f"{row[name]:.4f}".removeprefix("0") for name in ("AP", "AP50", "AP75")),
         )
-        for row in result
+        for row in result["figures"]
     )
     return markdown(("engine", "precision", "image size", "AP", "AP50", "AP75"), rows)
 

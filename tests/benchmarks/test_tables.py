@@ -61,11 +61,10 @@ def test_the_tables_of_a_page_are_those_of_the_figures(page: Path) -> None:
 
 
 def test_a_table_takes_the_place_of_what_stood_between_its_markers(tmp_path: Path) -> None:
-    rows = [
-        {"engine": "a", "precision": "f32", "image_size": 640, "AP": 0.4389, "AP50": 0.6, "AP75": 1}
-    ]
-    (tmp_path / "accuracy.json").write_text(json.dumps(rows))
-    (tmp_path / "other.json").write_text("[]")
+    row = {"engine": "a", "asked": "auto", "precision": "f32", "image_size": 640}
+    figures = [row | {"AP": 0.4389, "AP50": 0.6, "AP75": 1}]
+    (tmp_path / "accuracy.json").write_text(json.dumps({"figures": figures}))
+    (tmp_path / "other.json").write_text('{"figures": []}')
     text = (
         "before\n<!-- table: accuracy -->\nold\n<!-- end -->\nbetween\n"
         "<!-- table: accuracy other -->\n<!-- end -->\nafter\n"

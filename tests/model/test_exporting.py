@@ -100,7 +100,7 @@ def test_a_loss_beyond_the_limit_writes_nothing(weights: Path, tmp_path: Path) -
     check = card.quantisation.check
     assert check is not None
     assert (check.kind, check.images, card.quantisation.frames) == ("accuracy", 4, 10)
-    assert check.float_ap > 0.9  # its own boxes are the labels
+    assert check.float_ap > 0.5  # its own boxes are the labels, and its weaker ones are faults
     assert check.int8_ap < check.float_ap - 0.01
     assert f"AP {check.int8_ap:.4f}" in check.sentence()
 
