@@ -91,6 +91,8 @@ class StreamState:
     """Whether its user asked for no more input."""
     closing: bool = False
     """Whether its branch was told to leave."""
+    answered: bool = False
+    """Whether the stage that reads from the trunk has all it needs and ended."""
     checkpoint: Checkpoint | None = None
     """Where a reader that takes the place of another begins."""
 
@@ -199,6 +201,7 @@ class Supervisor:
             case Finished(usage=usage):
                 self.usage[worker] = usage
                 if stream and any(link in stage.reads for link in self._from_trunk):
+                    self.streams[stream].answered = True
                     self._forget(self.streams[stream])  # what still comes to it came twice
             case EngineBuilt():
                 self.engines.append(report)
@@ -279,6 +282,9 @@ class Supervisor:
             self._replacing.update(lost)
             self.replaced.append(death)
             self._start(death.group, "")
+            for state in self._live_streams():
+                if state.answered:  # the one that died was told, this one was not
+                    self._forget(state)
         else:
             self._end_run(f"the process of {death.group} ended before its work did: {death.reason}")
 

@@ -311,7 +311,12 @@ def test_an_output_folder_that_is_removed_in_the_middle_is_told_in_one_line(
 ) -> None:
     monkeypatch.setattr("pipeline.job.build_engine", build_squares)
     ran = Ran(tmp_path, make_scene(tmp_path / "a.mp4", num_frames=2000), save_video=True)
-    remove = Once(lambda: shutil.rmtree(ran.out))
+
+    def take_away() -> None:
+        while ran.out.exists():  # a file may be opened in it meanwhile
+            shutil.rmtree(ran.out, ignore_errors=True)
+
+    remove = Once(take_away)
     ran.start(lambda: remove() if ran.job.counters["a"]["tracked"] > 5 else None)
     assert not ran.job.complete
     assert re.search(r"out/a\.(mp4|jsonl|mot\.txt): cannot be written: no such file", ran.reason)
