@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from model.config import ModelConfig
-from model.suppression import suppress
+from model.merging import suppress_looks
 from pipeline.config import OutputConfig, PipelineConfig
 from pipeline.job import Job
 from tests.pipeline.media_factory import remuxed, spliced, turned, write_sound, write_video
@@ -354,9 +354,9 @@ def test_a_folder_of_photographs_of_many_sizes_keeps_few_of_them_in_memory(
     def watched(*arguments: Any, **options: Any) -> Any:
         nonlocal most
         most = max(most, sum("sightline" in name for name in open_files()))
-        return suppress(*arguments, **options)
+        return suppress_looks(*arguments, **options)
 
-    monkeypatch.setattr("pipeline.stages.suppress.suppress", watched)
+    monkeypatch.setattr("pipeline.stages.suppress.suppress_looks", watched)
     folder = tmp_path / "shots"
     folder.mkdir()
     for number in range(40):
