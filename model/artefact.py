@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from model.card import CARD_KEY, Card, read_card, read_header
 from model.errors import WeightsError
-from model.files import replacing
+from model.files import write_whole
 
 TENSORS: Final = ("openvino.bin", "openvino.xml")
 MAX_BYTES: Final = {"openvino.bin": 512 * 2**20, "openvino.xml": 16 * 2**20}
@@ -54,11 +54,7 @@ def save_artefact(path: Path, text: bytes, numbers: bytes, card: Card) -> None:
         "openvino.xml": np.frombuffer(text, np.uint8),
     }
     content = save(tensors, metadata={CARD_KEY: card.model_dump_json()})
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as failure:
-        raise WeightsError(f"{path}: cannot write this artefact: {failure.strerror}") from None
+    write_whole(path, content, "this artefact")
 
 
 def read_graph(path: Path, input_shape: tuple[int, int, int, int]) -> openvino.Model:

@@ -6,8 +6,6 @@ counts. Every core works: as many requests are in flight as there are cores.
 """
 
 import os
-import platform
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -20,6 +18,8 @@ from jaxtyping import UInt8
 
 from model.config import ModelConfig
 from model.engines import Engine, build_engine
+from model.engines.busy import keep_busy
+from model.processor import cpu_model
 from model.quantisation import Speed
 
 TURNS: Final = 9
@@ -54,7 +54,7 @@ def time_side_by_side(
             for _ in range(TURNS)
         ]
         return Speed(
-            cpu=_cpu_model(),
+            cpu=cpu_model(),
             cores=cores,
             canvas_hw=(height, width),
             float_precision=exact.precision,
@@ -67,41 +67,11 @@ def time_side_by_side(
 
 def run_in_flight(engine: Engine, frames: Sequence[np.ndarray], num_frames: int) -> Cost:
     """Keep as many requests running as the engine takes, and say what a frame cost."""
-    free = list(range(engine.num_requests))
-    room = threading.Semaphore(len(free))
-    results = [np.empty(engine.output_shape, np.float32) for _ in free]
-    failures: list[BaseException] = []
-
-    def start(number: int) -> None:
-        slot = free.pop()
-
-        def on_done(failure: BaseException | None) -> None:
-            if failure is not None:
-                failures.append(failure)
-            free.append(slot)
-            room.release()
-
-        engine.start(frames[number % len(frames)], results[slot], on_done)
-
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
-    for number in range(num_frames):
-        room.acquire()
-        start(number)
-    for _ in results:
-        room.acquire()
+    keep_busy(engine, frames, num_frames)
     wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
-    if failures:
-        raise failures[0]
     return Cost(wall_s * 1000 / num_frames, cpu_s * 1000 / num_frames)
 
 
 def _middle(values: Iterable[float]) -> float:
     return round(median(values), 3)
-
-
-def _cpu_model() -> str:
-    """Return the processor's name where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())

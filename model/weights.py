@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from model.card import CARD_KEY, Card, read_card, read_header, unreadable
 from model.errors import WeightsError
-from model.files import replacing
+from model.files import write_whole
 from model.scales import SCALES
 
 if TYPE_CHECKING:
@@ -46,11 +46,7 @@ def save_weights(path: Path, detector: "model.network.Detector", card: Card) -> 
 
     tensors = {name: tensor.contiguous() for name, tensor in detector.state_dict().items()}
     content = save(tensors, metadata={CARD_KEY: card.model_dump_json()})
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as failure:
-        raise WeightsError(f"{path}: cannot write these weights: {failure.strerror}") from None
+    write_whole(path, content, "these weights")
 
 
 def load_detector(path: Path) -> tuple["model.network.Detector", Card]:

@@ -13,10 +13,9 @@ from model.letterbox import Letterbox, rectangle
 from pipeline.decoding.decoder import DecodedFrame, Undecodable, make_decoder
 from pipeline.decoding.images import ImageReader
 from pipeline.decoding.inputs import Source, find_sources, image_files
-from pipeline.decoding.media import MediaReader, RawPacket, Reader
+from pipeline.decoding.media import MediaReader, Reader
 from pipeline.decoding.scaling import FrameScaler
 from pipeline.errors import SourceUnreadable
-from pipeline.messages import Packet
 
 Canvas = UInt8[np.ndarray, "H W 3"]
 
@@ -103,7 +102,7 @@ def _decoded(source: Source, reader: Reader) -> Iterator[DecodedFrame]:
     decoder = make_decoder(reader.facts.parameters, live=False)
     for index, raw in enumerate(reader.packets()):
         try:
-            yield from decoder.decode(_packet(source, index, raw), memoryview(raw.data))
+            yield from decoder.decode(raw.header(source.name, index), memoryview(raw.data))
         except Undecodable as damage:
             if source.kind == "image":
                 raise SourceUnreadable(
@@ -118,16 +117,3 @@ def _canvas(scaler: FrameScaler, decoded: DecodedFrame, image_size: int) -> Canv
     canvas = np.empty((*letterbox.canvas_hw, 3), np.uint8)
     scaler.letterboxed(decoded.frame, letterbox, canvas)
     return canvas
-
-
-def _packet(source: Source, index: int, raw: RawPacket) -> Packet:
-    return Packet(
-        stream=source.name,
-        frame_index=index,
-        pts_ns=raw.pts_ns,
-        dts_ns=raw.dts_ns,
-        keyframe=raw.keyframe,
-        hidden=raw.hidden,
-        corrupt=raw.corrupt,
-        captured_ns=raw.captured_ns,
-    )

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each stage alone, in one thread where it has only one: processor time a frame at its best."""
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from itertools import count, islice
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.engines.contract import Engine
+from model.engines.busy import keep_busy
 from model.merging import suppress_looks
 from pipeline import nv12
 from pipeline.bench.material import Material, decoded, to_and_fro
@@ -56,33 +54,6 @@ def stages(material: Material, folder: Path) -> Mapping[str, Work]:
         "draw": lambda: _draw(material, drawn, tracks),
         "encode": lambda: _encode(material, drawn, folder),
     }
-
-
-def keep_busy(engine: Engine, canvases: tuple[np.ndarray, ...], num_requests: int) -> int:
-    """Make requests, as many in flight as the engine wants; returns how many were made.
-
-    Raises:
-        BaseException: what a request ended with, if not well.
-    """
-    free = deque(np.empty(engine.output_shape, np.float32) for _ in range(engine.num_requests))
-    room = threading.Semaphore(engine.num_requests)
-    failed: list[BaseException] = []
-    for number in range(num_requests):
-        room.acquire()
-        predictions = free.popleft()
-
-        def on_done(error: BaseException | None, predictions: np.ndarray = predictions) -> None:
-            if error is not None:
-                failed.append(error)
-            free.append(predictions)
-            room.release()
-
-        engine.start(canvases[number % len(canvases)], predictions, on_done)
-    for _ in range(engine.num_requests):
-        room.acquire()
-    if failed:
-        raise failed[0]
-    return num_requests
 
 
 def _decode(material: Material) -> int:

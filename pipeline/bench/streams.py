@@ -18,10 +18,10 @@ from model.letterbox import rectangle
 from pipeline.bench.surroundings import percentile, surroundings
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source
-from pipeline.decoding.media import MediaReader
+from pipeline.decoding.media import MediaFacts, MediaReader
 from pipeline.errors import PipelineError
 from pipeline.job import Job
-from pipeline.messages import Tracked
+from pipeline.messages import CodecParameters, Tracked
 from pipeline.metrics import Counter, CounterTable
 from pipeline.tracking.tracks import Tracks
 
@@ -64,19 +64,18 @@ def most_streams(
         PipelineError: the file cannot be played.
         ModelError: the weights or the settings are not as they must be.
     """
-    _warm(config.model, source)
+    facts = _facts(source)
+    parameters = facts.parameters
+    _warm(config.model, parameters)
     trials: list[Trial] = []
     for count in _search(counts, trials):
         trials.append(run_streams(config, source, count, max_latency_s, seconds))
         on_trial(trials[-1])
     carried = [trial.streams for trial in trials if trial.carried]
-    facts = MediaReader(source)
-    facts.close()
-    parameters = facts.facts.parameters
     return {
         **surroundings(),
         "clip": f"{parameters.width}x{parameters.height} {parameters.codec}, "
-        f"{facts.facts.frame_rate:g} frames/s",
+        f"{facts.frame_rate:g} frames/s",
         "placement": config.placement,
         "max_latency_s": max_latency_s,
         "most_lost": MOST_LOST,
@@ -174,11 +173,14 @@ def _search(counts: Sequence[int], trials: Sequence[Trial]) -> Iterator[int]:
             return
 
 
-def _warm(model: ModelConfig, source: Source) -> None:
-    """Have the engine in the cache, so that no trial waits for it to be built."""
+def _facts(source: Source) -> MediaFacts:
     reader = MediaReader(source)
     reader.close()
-    parameters = reader.facts.parameters
+    return reader.facts
+
+
+def _warm(model: ModelConfig, parameters: CodecParameters) -> None:
+    """Have the engine in the cache, so that no trial waits for it to be built."""
     height, width = parameters.height, round(parameters.width * parameters.pixel_aspect)
     upright = (width, height) if round(parameters.rotation_deg / 90) % 2 else (height, width)
     build_engine(model, image_hw=rectangle(upright, model.image_size)).close()

@@ -10,13 +10,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from model.processor import cpu_model
+
 _PACKAGES = ("torch", "openvino", "av", "opencv-python", "numpy", "trackers", "pyzmq")
 
 
 def surroundings() -> dict[str, Any]:
     """Machine, versions and commit, as every result records them."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
@@ -54,10 +56,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):  # installed without its history
         return None
     return git.stdout.strip()
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()

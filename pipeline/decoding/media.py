@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.redaction import redact
 from pipeline.errors import SourceError, SourceForbidden, SourceLost, SourceUnreadable
-from pipeline.messages import CodecParameters
+from pipeline.messages import CodecParameters, Packet
 
 OPEN_FACTOR = 2
 """Opening a live source takes several answers, so it may take so many times the time limit."""
@@ -57,6 +57,19 @@ class RawPacket:
     corrupt: bool
     """Damaged on its way here."""
     captured_ns: int
+
+    def header(self, stream: str, number: int) -> Packet:
+        """What is said of it beside its bytes, as the `number`th packet of a stream."""
+        return Packet(
+            stream=stream,
+            frame_index=number,
+            pts_ns=self.pts_ns,
+            dts_ns=self.dts_ns,
+            keyframe=self.keyframe,
+            hidden=self.hidden,
+            corrupt=self.corrupt,
+            captured_ns=self.captured_ns,
+        )
 
 
 class Reader(Protocol):

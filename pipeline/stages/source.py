@@ -20,7 +20,7 @@ from pipeline.decoding.media import OPEN_FACTOR, MediaFacts, MediaReader, RawPac
 from pipeline.decoding.replay import ReplayReader
 from pipeline.decoding.ring import PacketRing
 from pipeline.errors import SourceError, SourceForbidden, SourceLost
-from pipeline.messages import Ended, Opened, Packet
+from pipeline.messages import Ended, Opened
 from pipeline.metrics import Counters
 from pipeline.transport.control import StreamFacts
 from pipeline.transport.ports import Ports
@@ -266,15 +266,6 @@ def _send(
     *,
     on_acknowledged: Callable[[], None] | None = None,
 ) -> None:
-    packet = Packet(
-        stream=name,
-        frame_index=counters["packets"],
-        pts_ns=raw.pts_ns,
-        dts_ns=raw.dts_ns,
-        keyframe=raw.keyframe,
-        hidden=raw.hidden,
-        corrupt=raw.corrupt,
-        captured_ns=raw.captured_ns,
-    )
+    packet = raw.header(name, counters["packets"])
     ports.send("packets", packet, (raw.data,), on_acknowledged=on_acknowledged)
     counters.add("packets")

@@ -17,7 +17,7 @@ from timing import spread, surroundings
 
 from model.config import ModelConfig
 from model.engines import build_engine
-from pipeline.bench.stages import keep_busy
+from model.engines.busy import keep_busy
 
 SIDES = ((1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2), (1, 4), (2, 4), (1, 8))
 """Requests in flight, and pictures in each."""

@@ -31,7 +31,6 @@ from tests.pipeline.scenes import (
     SquareEngine,
     build_squares,
     count_frames,
-    make_card_file,
     make_scene,
     read_jsonl,
 )
@@ -41,14 +40,12 @@ NUM_FRAMES = 150
 GROUPS = ("trunk", "read", "track", "sinks")
 
 
-@pytest.fixture(autouse=True)
-def _squares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.job.build_engine", build_squares)
+pytestmark = pytest.mark.usefixtures("squares")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_card_file(tmp_path_factory.mktemp("weights") / "card.safetensors")
+def weights(card_file: Path) -> Path:
+    return card_file
 
 
 @pytest.fixture(scope="module")

@@ -47,20 +47,18 @@ from tests.pipeline.far_side import (
     PausingEngine,
     build_pausing,
 )
-from tests.pipeline.scenes import Once, SquareEngine, build_squares, make_card_file, make_scene
+from tests.pipeline.scenes import Once, SquareEngine, build_squares, make_scene
 
 NUM_FRAMES = 120
 WHOLE = Region(0, 0, 320, 192)
 
 
-@pytest.fixture(autouse=True)
-def _squares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.job.build_engine", build_squares)
+pytestmark = pytest.mark.usefixtures("squares")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_card_file(tmp_path_factory.mktemp("weights") / "card.safetensors")
+def weights(card_file: Path) -> Path:
+    return card_file
 
 
 @pytest.fixture(scope="module")

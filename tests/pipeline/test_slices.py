@@ -17,20 +17,18 @@ from pipeline.cli import RunOptions
 from pipeline.config import OutputConfig, PipelineConfig, SlicesConfig, TrackingConfig
 from pipeline.job import Job
 from tests.pipeline.far_side import FarThread, KeyRing
-from tests.pipeline.scenes import build_squares, make_card_file, read_jsonl
+from tests.pipeline.scenes import build_squares, read_jsonl
 
 NUM_FRAMES = 40
 WIDTH, HEIGHT, NEAR, FAR = 640, 384, 60, 14
 
 
-@pytest.fixture(autouse=True)
-def _squares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.job.build_engine", build_squares)
+pytestmark = pytest.mark.usefixtures("squares")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_card_file(tmp_path_factory.mktemp("weights") / "card.safetensors")
+def weights(card_file: Path) -> Path:
+    return card_file
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 
 import sightline
 from model.config import ModelConfig
+from model.engines.busy import keep_busy
 from pipeline.bench.share import measure, slow_part, through_pipeline
-from pipeline.bench.stages import keep_busy
 from pipeline.bench.streams import most_streams, run_streams
 from pipeline.bench.surroundings import percentile, spread
 from pipeline.config import OutputConfig, PipelineConfig, SourceConfig
