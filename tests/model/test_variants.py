@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from model.blocks import BLOCKS, CspBlock, ElanBlock
-from model.importing import _find_scale, official_names
+from model.importing import import_weights, official_names
 from model.network import Detector
 from model.reparam import fuse
 from model.scales import SCALES, BlockKind, Elan, ElanDepth, Scale, ScaleName, even
-from tests.model.builders import published_tensors
+from model.weights import load_detector
+from tests.model.builders import published_tensors, save_published
 from tests.model.test_reparam import randomise
 
 SIXTH = Scale(
@@ -82,4 +83,15 @@ def test_a_sixth_size_is_one_row_of_the_table(monkeypatch: pytest.MonkeyPatch) -
         torch.testing.assert_close(fuse(detector)(images), detector(images), atol=1e-3, rtol=1e-4)
     names = official_names(detector)
     assert len(set(names.values())) == len(detector.state_dict())
-    assert _find_scale(Path("source"), published_tensors(detector)) == sixth
+
+
+def test_a_row_is_all_that_files_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCALES, "T", SIXTH)
+    detector = randomise(Detector(SIXTH, 3))
+    source = save_published(tmp_path / "published", published_tensors(detector))
+    card = import_weights(source, tmp_path / "ours")
+    loaded, _ = load_detector(tmp_path / "ours")
+    assert (card.scale, card.class_width) == ("T", SIXTH.class_width)
+    images = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), fuse(detector)(images))
