@@ -54,26 +54,38 @@ class Backbone(nn.Module):
         return p3, p4, p5
 
 
-class Neck(nn.Module):
-    """Let the levels see each other, top down and then bottom up."""
+class TopDown(nn.Module):
+    """The neck's way down: each level sees the coarser ones."""
 
     def __init__(self, scale: Scale) -> None:
         super().__init__()
         _, p3, p4, p5 = (block.out for block in scale.backbone)
-        top_p4, top_p3, bottom_p4, bottom_p5 = scale.neck
+        top_p4, top_p3, _, _ = scale.neck
         self.context = PoolPyramid(p5, scale.context)
         self.top_p4 = ElanBlock(scale.context + p4, top_p4, scale.repeats)
         self.top_p3 = ElanBlock(top_p4.out + p3, top_p3, scale.repeats)
-        self.down_p4, width = _down(scale, top_p3.out, _half(bottom_p4.out))
-        self.bottom_p4 = ElanBlock(width + top_p4.out, bottom_p4, scale.repeats)
-        self.down_p5, width = _down(scale, bottom_p4.out, _half(bottom_p5.out))
-        self.bottom_p5 = ElanBlock(width + scale.context, bottom_p5, scale.repeats)
 
     def forward(self, levels: Levels) -> Levels:
         p3, p4, p5 = levels
         context = self.context(p5)
         top_p4 = self.top_p4(torch.cat((_doubled(context), p4), dim=1))
         top_p3 = self.top_p3(torch.cat((_doubled(top_p4), p3), dim=1))
+        return top_p3, top_p4, context
+
+
+class Neck(TopDown):
+    """Let the levels see each other, top down and then bottom up."""
+
+    def __init__(self, scale: Scale) -> None:
+        super().__init__(scale)
+        top_p4, top_p3, bottom_p4, bottom_p5 = scale.neck
+        self.down_p4, width = _down(scale, top_p3.out, _half(bottom_p4.out))
+        self.bottom_p4 = ElanBlock(width + top_p4.out, bottom_p4, scale.repeats)
+        self.down_p5, width = _down(scale, bottom_p4.out, _half(bottom_p5.out))
+        self.bottom_p5 = ElanBlock(width + scale.context, bottom_p5, scale.repeats)
+
+    def forward(self, levels: Levels) -> Levels:
+        top_p3, top_p4, context = super().forward(levels)
         bottom_p4 = self.bottom_p4(torch.cat((self.down_p4(top_p3), top_p4), dim=1))
         bottom_p5 = self.bottom_p5(torch.cat((self.down_p5(bottom_p4), context), dim=1))
         return top_p3, bottom_p4, bottom_p5
