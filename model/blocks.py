@@ -5,6 +5,7 @@ Axes: B batch, C channels, H and W height and width of the map.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as functional
@@ -123,6 +124,25 @@ class PoolPyramid(nn.Module):
         for _ in range(3):
             views.append(functional.max_pool2d(views[-1], 5, stride=1, padding=2))
         return self.merge(torch.cat(views, dim=1))
+
+
+class Routes(nn.Module):
+    """Turn one map into several, each meant to join another place (the paper's CBLinear)."""
+
+    def __init__(self, inputs: int, outputs: tuple[int, ...]) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.conv = nn.Conv2d(inputs, sum(outputs), 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> tuple[Tensor, ...]:
+        return self.conv(x).split(self.outputs, dim=1)
+
+
+def join_routes(x: Float[Tensor, "B C H W"], routed: Iterable[Tensor]) -> Float[Tensor, "B C H W"]:
+    """Add maps routed here, each brought to the resolution of `x` (the paper's CBFuse)."""
+    for route in routed:
+        x = x + functional.interpolate(route, size=x.shape[-2:], mode="nearest")
+    return x
 
 
 def _refinement(channels: int, repeats: int) -> nn.Module:

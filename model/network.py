@@ -125,7 +125,9 @@ class Detector(nn.Module):
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Levels, Levels]:
         """Return the maps of P3, P4 and P5 that leave the backbone, and those that leave the neck.
 
-        An auxiliary branch of training reads the first; the head reads the second.
+        An auxiliary branch of training reads the first; the head reads the second. Where two
+        backbones are linked, the first maps are those of the first backbone, though the neck
+        reads the second: the branch teaches the part that is farthest from the head.
         """
         levels = self.backbone(images)
         return levels, self.neck(levels)
