@@ -27,4 +27,5 @@ FIGURES: Final[dict[ScaleName, Figures]] = {
     "S": Figures(parameters=7_105_872, gflops=26.378, published_ap=46.8),
     "M": Figures(parameters=19_978_656, gflops=76.308, published_ap=51.4),
     "C": Figures(parameters=25_288_752, gflops=102.136, published_ap=53.0),
+    "E": Figures(parameters=57_345_904, gflops=188.945, published_ap=55.6),
 }

@@ -42,7 +42,42 @@ LAYERS: Final = {
     "neck.bottom_p5": 21,
     "head": 22,
 }
-"""Our modules, and the number of the same layer in a published file."""
+"""Our modules, and the number of the same layer in a published file of one backbone."""
+
+LINKED_LAYERS: Final = {
+    "backbone.stem_p1": 1,
+    "backbone.stem_p2": 2,
+    "backbone.block_p2": 3,
+    "backbone.down_p3": 4,
+    "backbone.block_p3": 5,
+    "backbone.down_p4": 6,
+    "backbone.block_p4": 7,
+    "backbone.down_p5": 8,
+    "backbone.block_p5": 9,
+    "linked.0.routes.0": 10,
+    "linked.0.routes.1": 11,
+    "linked.0.routes.2": 12,
+    "linked.0.routes.3": 13,
+    "linked.0.routes.4": 14,
+    "linked.0.backbone.stem_p1": 15,
+    "linked.0.backbone.stem_p2": 17,
+    "linked.0.backbone.block_p2": 19,
+    "linked.0.backbone.down_p3": 20,
+    "linked.0.backbone.block_p3": 22,
+    "linked.0.backbone.down_p4": 23,
+    "linked.0.backbone.block_p4": 25,
+    "linked.0.backbone.down_p5": 26,
+    "linked.0.backbone.block_p5": 28,
+    "neck.context": 29,
+    "neck.top_p4": 32,
+    "neck.top_p3": 35,
+    "neck.down_p4": 36,
+    "neck.bottom_p4": 38,
+    "neck.down_p5": 39,
+    "neck.bottom_p5": 41,
+    "head": 42,
+}
+"""The same for a file of two linked backbones."""
 
 CHILDREN: Final[dict[type[nn.Module], dict[str, str]]] = {
     ConvNorm: {"conv": "conv", "norm": "bn"},
@@ -60,8 +95,15 @@ CHILDREN: Final[dict[type[nn.Module], dict[str, str]]] = {
 }
 """Our name of each child, and the published one, by the kind of the parent."""
 
-BINS_NAME: Final = f"model.{LAYERS['head']}.dfl.conv.weight"
-"""A published constant: the distances 0 to 15. We store none."""
+
+def layers_of(scale: Scale) -> dict[str, int]:
+    """Return our modules, and the number of the same layer in a published file of this size."""
+    return LAYERS if scale.passes == 1 else LINKED_LAYERS
+
+
+def bins_name(scale: Scale) -> str:
+    """Return the name of a published constant, the distances 0 to 15. We store none."""
+    return f"model.{layers_of(scale)['head']}.dfl.conv.weight"
 
 
 def import_weights(source: Path, output: Path, *, overwrite: bool = False) -> Card:
@@ -78,7 +120,7 @@ def import_weights(source: Path, output: Path, *, overwrite: bool = False) -> Ca
     tensors = read_tensors(source)
     card = _describe(source, tensors, metadata)
     detector = blank(card)
-    _take_bins(source, tensors)
+    _take_bins(source, tensors, bins_name(SCALES[card.scale]))
     ours = _renamed(source, tensors, official_names(detector))
     fused = fill(detector, ours, source)
     card = card.model_copy(update={"form": "fused"})
@@ -88,13 +130,14 @@ def import_weights(source: Path, output: Path, *, overwrite: bool = False) -> Ca
 
 def official_names(detector: Detector) -> dict[str, str]:
     """Return the published name of each of our tensors."""
-    return {name: _official_name(detector, name) for name in detector.state_dict()}
+    layers = layers_of(detector.scale)
+    return {name: _official_name(detector, name, layers) for name in detector.state_dict()}
 
 
-def _official_name(detector: Detector, name: str) -> str:
-    layer = next(layer for layer in LAYERS if name.startswith(f"{layer}."))
+def _official_name(detector: Detector, name: str, layers: dict[str, int]) -> str:
+    layer = next(layer for layer in layers if name.startswith(f"{layer}."))
     module = detector.get_submodule(layer)
-    parts = ["model", str(LAYERS[layer])]
+    parts = ["model", str(layers[layer])]
     for part in name.removeprefix(f"{layer}.").split("."):
         parts.append(_child_name(module, part))
         module = getattr(module, part)
@@ -129,14 +172,15 @@ def _first_few(names: list[str]) -> str:
 
 def _describe(source: Path, tensors: dict[str, "torch.Tensor"], metadata: dict[str, Any]) -> Card:
     """Read size and options from the shapes, the rest from the metadata."""
-    head = LAYERS["head"]
+    scale = _find_scale(source, tensors)
+    head = layers_of(SCALES[scale])["head"]
     score = _shape(source, tensors, f"model.{head}.cv3.0.2.weight")
     box = _shape(source, tensors, f"model.{head}.cv2.0.1.conv.weight")
     groups = box[0] // box[1]
     if groups not in (1, 4) or len(score) != 4:
         raise WeightsError(f"{source}: a head of shapes {score} and {box} is not of this family")
     return Card(
-        scale=_find_scale(source, tensors),
+        scale=scale,
         classes=_class_names(source, metadata, score[0]),
         class_width=score[1],
         box_groups=1 if groups == 1 else 4,
@@ -149,13 +193,22 @@ def _describe(source: Path, tensors: dict[str, "torch.Tensor"], metadata: dict[s
 
 def _find_scale(source: Path, tensors: dict[str, "torch.Tensor"]) -> ScaleName:
     """Recognise the size by the widths of its backbone."""
-    blocks = [LAYERS[f"backbone.block_{level}"] for level in ("p2", "p3", "p4", "p5")]
-    found = tuple(_shape(source, tensors, f"model.{i}.cv4.conv.weight")[0] for i in blocks)
     for name, scale in SCALES.items():
-        if _backbone_widths(scale) == found:
+        if _found_widths(tensors, scale) == _backbone_widths(scale):
             return name
+    found = sorted({_found_widths(tensors, scale) for scale in SCALES.values()} - {()})
+    if not found:
+        raise WeightsError(f"{source}: not a detector of this family: it has no backbone of ours")
     known = ", ".join(f"{name} {_backbone_widths(scale)}" for name, scale in SCALES.items())
-    raise WeightsError(f"{source}: backbone widths {found} are of no known size: {known}")
+    raise WeightsError(f"{source}: backbone widths {found[0]} are of no known size: {known}")
+
+
+def _found_widths(tensors: dict[str, "torch.Tensor"], scale: Scale) -> tuple[int, ...]:
+    """Read the widths of the backbone where a file of this size has them, or nothing."""
+    layers = layers_of(scale)
+    blocks = [layers[f"backbone.block_{level}"] for level in ("p2", "p3", "p4", "p5")]
+    names = [f"model.{block}.cv4.conv.weight" for block in blocks]
+    return tuple(len(tensors[name]) for name in names if name in tensors and tensors[name].ndim)
 
 
 def _backbone_widths(scale: Scale) -> tuple[int, ...]:
@@ -183,8 +236,8 @@ def _class_names(source: Path, metadata: dict[str, Any], count: int) -> tuple[st
     return tuple(str(name) for name in names)
 
 
-def _take_bins(source: Path, tensors: dict[str, "torch.Tensor"]) -> None:
+def _take_bins(source: Path, tensors: dict[str, "torch.Tensor"], name: str) -> None:
     """Check and drop the distances of the box distribution."""
-    bins = tensors.pop(BINS_NAME, None)
+    bins = tensors.pop(name, None)
     if bins is not None and bins.flatten().tolist() != list(range(BINS)):
-        raise WeightsError(f"{source}: {BINS_NAME} is not 0 to {BINS - 1}")
+        raise WeightsError(f"{source}: {name} is not 0 to {BINS - 1}")

@@ -11,26 +11,48 @@ image -> stem -> P2 -> P3 -> P4 -> P5        backbone, strides 4, 8, 16, 32
                        |       +-> bottom P5
                        P3      P4    P5      head: boxes and scores on each
 
+In size E a second backbone sees the image again, and at each stride what the first one found
+there and at all coarser strides; the neck reads the second:
+
+image -+-> backbone -> routes -+
+       +-----------------------+-> linked backbone -> neck
+
 Paper: YOLOv9, arXiv 2402.13616. Axes: B batch, C classes, H and W height and width of the image
 in pixels, A anchor points of all levels.
 """
+
+from collections.abc import Sequence
+from typing import Final
 
 import torch
 import torch.nn.functional as functional
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from model.blocks import DOWNSAMPLINGS, AConv, ADown, ElanBlock, PoolPyramid
+from model.blocks import (
+    DOWNSAMPLINGS,
+    AConv,
+    ADown,
+    ElanBlock,
+    PoolPyramid,
+    Routes,
+    join_routes,
+)
 from model.head import BoxGroups, Head, Logits, decode
 from model.reparam import ConvUnit
 from model.scales import Scale
 
 Levels = tuple[Tensor, Tensor, Tensor]
 """Maps at strides 8, 16, 32."""
+Stages = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Maps at strides 2, 4, 8, 16, 32."""
+Routed = Sequence[Sequence[Tensor]]
+"""For each stage of a backbone, the maps that join it."""
+NOTHING_ROUTED: Final[Routed] = ((), (), (), (), ())
 
 
 class Backbone(nn.Module):
-    """From the image to maps at strides 8, 16 and 32."""
+    """From the image to maps at strides 2 to 32, joined on the way by maps routed here."""
 
     def __init__(self, scale: Scale) -> None:
         super().__init__()
@@ -46,12 +68,43 @@ class Backbone(nn.Module):
         self.down_p5, width = _down(scale, p4.out, p5.out)
         self.block_p5 = ElanBlock(width, p5, scale.repeats)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
-        p2 = self.block_p2(self.stem_p2(self.stem_p1(images)))
-        p3 = self.block_p3(self.down_p3(p2))
-        p4 = self.block_p4(self.down_p4(p3))
-        p5 = self.block_p5(self.down_p5(p4))
-        return p3, p4, p5
+    def forward(self, images: Float[Tensor, "B 3 H W"], routed: Routed = NOTHING_ROUTED) -> Stages:
+        to_p1, to_p2, to_p3, to_p4, to_p5 = routed
+        p1 = join_routes(self.stem_p1(images), to_p1)
+        p2 = self.block_p2(join_routes(self.stem_p2(p1), to_p2))
+        p3 = self.block_p3(join_routes(self.down_p3(p2), to_p3))
+        p4 = self.block_p4(join_routes(self.down_p4(p3), to_p4))
+        p5 = self.block_p5(join_routes(self.down_p5(p4), to_p5))
+        return p1, p2, p3, p4, p5
+
+
+class LinkedBackbone(nn.Module):
+    """A backbone joined, at each stride, by what another found there and at coarser strides.
+
+    The links are those of dense higher-level composition (CBNetV2, arXiv 2107.00420). A detector
+    links all five stages; an auxiliary branch of training may link the coarsest only.
+    """
+
+    def __init__(self, scale: Scale, num_linked: int = 5) -> None:
+        """Wire a backbone and the routes to it.
+
+        Args:
+            scale: A row of `SCALES`, which the other backbone was built from too.
+            num_linked: Stages that are linked, the coarsest ones.
+        """
+        super().__init__()
+        found = (scale.stem[0], *(block.out for block in scale.backbone))[-num_linked:]
+        wanted = _joint_widths(scale)[-num_linked:]
+        self.routes = nn.ModuleList(
+            Routes(channels, wanted[: place + 1]) for place, channels in enumerate(found)
+        )
+        self.backbone = Backbone(scale)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"], found: Sequence[Tensor]) -> Stages:
+        """Return the five maps of this backbone; `found` are those of the other that it links."""
+        routes = [route(x) for route, x in zip(self.routes, found, strict=True)]
+        linked = [[maps[place] for maps in routes[place:]] for place in range(len(routes))]
+        return self.backbone(images, (*NOTHING_ROUTED[len(linked) :], *linked))
 
 
 class TopDown(nn.Module):
@@ -112,8 +165,10 @@ class Detector(nn.Module):
         """
         super().__init__()
         _, p3, p4, p5 = scale.neck
+        self.scale = scale
         self.num_classes = num_classes
         self.backbone = Backbone(scale)
+        self.linked = nn.ModuleList(LinkedBackbone(scale) for _ in range(scale.passes - 1))
         self.neck = Neck(scale)
         self.head = Head(
             (p3.out, p4.out, p5.out),
@@ -129,8 +184,10 @@ class Detector(nn.Module):
         backbones are linked, the first maps are those of the first backbone, though the neck
         reads the second: the branch teaches the part that is farthest from the head.
         """
-        levels = self.backbone(images)
-        return levels, self.neck(levels)
+        stages = first = self.backbone(images)
+        for backbone in self.linked:
+            stages = backbone(images, stages)
+        return first[2:], self.neck(stages[2:])
 
     def logits(self, images: Float[Tensor, "B 3 H W"]) -> Logits:
         """Return what the head says about each level, as a criterion needs it."""
@@ -146,6 +203,13 @@ def _down(scale: Scale, inputs: int, wanted: int) -> tuple[AConv | ADown, int]:
     """Return the downsampling of this size and its width: ADown keeps the channels it is given."""
     outputs = inputs if scale.down == "ADown" else wanted
     return DOWNSAMPLINGS[scale.down](inputs, outputs), outputs
+
+
+def _joint_widths(scale: Scale) -> tuple[int, ...]:
+    """Channels of each stage of a backbone where routed maps join it, before its block."""
+    p2, p3, p4, p5 = (block.out for block in scale.backbone)
+    downs = (p2, p3, p4) if scale.down == "ADown" else (p3, p4, p5)
+    return (*scale.stem, *downs)
 
 
 def _half(channels: int) -> int:

@@ -9,7 +9,7 @@ of `context`, and a downsampling's width follows from its kind and its neighbour
 from dataclasses import dataclass
 from typing import Final, Literal
 
-ScaleName = Literal["T", "S", "M", "C"]
+ScaleName = Literal["T", "S", "M", "C", "E"]
 Downsampling = Literal["AConv", "ADown"]
 
 
@@ -45,6 +45,8 @@ class Scale:
     """Channels of the head's class branch, as released."""
     first: Literal["plain", "csp"] = "csp"
     """Kind of the block at stride 4."""
+    passes: Literal[1, 2] = 1
+    """Times the image goes through a backbone, each linked to the one before."""
 
 
 # fmt: off
@@ -61,5 +63,8 @@ SCALES: Final[dict[ScaleName, Scale]] = {
     "C": Scale(stem=(64, 128), repeats=1, down="ADown", context=512, class_width=256,
                backbone=(Elan(256, 128), Elan(512, 256), Elan(512, 512), Elan(512, 512)),
                neck=even(512, 256, 512, 512)),
+    "E": Scale(stem=(64, 128), repeats=2, down="ADown", context=512, class_width=256, passes=2,
+               backbone=(Elan(256, 128), Elan(512, 256), Elan(1024, 512), Elan(1024, 512)),
+               neck=(*even(512, 256, 512), Elan(512, 1024))),
 }
 # fmt: on

@@ -12,13 +12,15 @@ from model.reparam import fuse
 from model.scales import SCALES, ScaleName
 
 # parameters unfused and fused, with the 16 fixed distances that the published network stores;
-# tensors likewise
+# tensors likewise; GFLOPs likewise, with the convolution that weighs those distances
 PUBLISHED = {
-    "T": (2_036_560, 2_001_840, 1339, 371),
-    "S": (7_226_208, 7_105_888, 1339, 371),
-    "M": (20_124_000, 19_978_672, 907, 279),
-    "C": (25_498_752, 25_288_768, 937, 289),
+    "T": (2_036_560, 2_001_840, 1339, 371, 7.795, 7.713),
+    "S": (7_226_208, 7_105_888, 1339, 371, 26.709, 26.379),
+    "M": (20_124_000, 19_978_672, 907, 279, 76.800, 76.310),
+    "C": (25_498_752, 25_288_768, 937, 289, 102.819, 102.137),
+    "E": (58_114_432, 57_345_920, 1811, 523, 191.148, 188.946),
 }
+DISTANCE_GFLOPS = 2 * BINS * 4 * 8400 / 1e9
 
 
 def make(scale: ScaleName, *, box_groups: int = 4, class_width: int | None = None) -> Detector:
@@ -31,12 +33,12 @@ def num_parameters(detector: Detector) -> int:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_parameters_are_the_published_ones(scale: ScaleName) -> None:
-    unfused = make(scale)
-    fused = fuse(unfused)
-    counts = (num_parameters(unfused) + BINS, num_parameters(fused) + BINS)
-    tensors = (len(unfused.state_dict()) + 1, len(fused.state_dict()) + 1)
-    assert counts + tensors == PUBLISHED[scale]
+def test_the_costs_are_the_published_ones(scale: ScaleName) -> None:
+    forms = (unfused := make(scale), fuse(unfused))
+    counts = tuple(num_parameters(form) + BINS for form in forms)
+    tensors = tuple(len(form.state_dict()) + 1 for form in forms)
+    costs = tuple(round(gflops(form) + DISTANCE_GFLOPS, 3) for form in forms)
+    assert counts + tensors + costs == PUBLISHED[scale]
 
 
 @pytest.mark.parametrize("scale", SCALES)
