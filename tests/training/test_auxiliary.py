@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every form of auxiliary branch: what it reads, what it gives, where its gradients go."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from model.network import Detector
-from model.scales import SCALES, ScaleName
+from model.network import Detector, LinkedBackbone, Neck, TopDown
+from model.scales import SCALES, ScaleName, even
 from tests.training.builders import make_guided, summed
 from training.auxiliary import FORMS, RELEASED, FormName, make_branch
+from training.pgi import GuidedLogits
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -21,20 +24,35 @@ def test_every_form_gives_logits_of_each_branch_at_three_strides(form: FormName)
         assert [level.score.shape for level in head] == [(2, 3, 8, 12), (2, 3, 4, 6), (2, 3, 2, 3)]
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "none"])
-def test_gradients_of_each_branch_alone_reach_the_backbone(form: FormName) -> None:
-    """A branch that reads the neck reaches the backbone through it; no branch the main head."""
+# form: for each branch, whether it reads the neck, and what lies before its head
+TABLE_4: dict[FormName, list[tuple[bool, type[torch.nn.Module] | None]]] = {
+    "none": [],
+    "pfh": [(False, None)],
+    "fpn": [(False, TopDown)],
+    "pan": [(False, Neck)],
+    "icn": [(False, LinkedBackbone)],
+    "neck-icn": [(True, LinkedBackbone)],
+    "fpn+neck-icn": [(False, TopDown), (True, LinkedBackbone)],
+}
+
+
+@pytest.mark.parametrize(("form", "branches"), TABLE_4.items(), ids=TABLE_4)
+def test_each_branch_alone_teaches_the_backbone_through_what_it_reads(
+    form: FormName, branches: list[tuple[bool, type[torch.nn.Module] | None]]
+) -> None:
     guided = make_guided(form=form)
-    images = torch.rand(2, 3, 64, 64)
-    for place, guide in enumerate(FORMS[form]):
+    detector, images = guided.detector, torch.rand(2, 3, 64, 64)
+    assert len(guided.auxiliary) == len(branches)
+    for auxiliary, (reads_neck, between) in zip(guided.auxiliary, branches, strict=True):
         guided.zero_grad()
-        logits = guided(images)
-        summed(logits._replace(main=logits.auxiliary[place], auxiliary=())).backward()
-        detector = guided.detector
+        backbone, neck = detector.pyramid(images)
+        summed(GuidedLogits(auxiliary(images, backbone, neck), ())).backward()
         assert reached(detector.backbone) == {True}
-        assert reached(detector.neck) == {guide.reads == "neck"}
+        assert reached(detector.neck) == {reads_neck}
         assert reached(detector.head) == {False}
-        assert reached(guided.auxiliary[place]) == {True}
+        assert reached(auxiliary) == {True}
+        parts = [type(part) for part in auxiliary.branch.children()]
+        assert parts == ([between] if between else [])
 
 
 def reached(module: torch.nn.Module) -> set[bool]:
@@ -70,6 +88,33 @@ def test_a_second_backbone_sees_the_image_itself() -> None:
                 for pair in zip(branch(images, levels), branch(1 - images, levels), strict=True)
             ]
             assert same == [not follows] * 3
+
+
+def test_a_coarser_map_joins_every_finer_stage_of_the_second_backbone() -> None:
+    """By hand, as the published layers of M and C are wired."""
+    scale = replace(SCALES["M"], backbone=even(8, 16, 24, 32))
+    branch = make_branch(scale, FORMS["icn"][0]).eval()
+    images, levels = torch.rand(1, 3, 64, 64), maps_like(16, 24, 32)
+    second = branch.linked.backbone
+    with torch.inference_mode():
+        routes = [route(x) for route, x in zip(branch.linked.routes, levels, strict=True)]
+        (p3_3,), (p4_3, p4_4), (p5_3, p5_4, p5_5) = routes
+        p2 = second.block_p2(second.stem_p2(second.stem_p1(images)))
+        p3 = second.block_p3(second.down_p3(p2) + p3_3 + larger(p4_3, 2) + larger(p5_3, 4))
+        p4 = second.block_p4(second.down_p4(p3) + p4_4 + larger(p5_4, 2))
+        p5 = second.block_p5(second.down_p5(p4) + p5_5)
+        for found, expected in zip(branch(images, levels), (p3, p4, p5), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def maps_like(*widths: int) -> tuple[torch.Tensor, ...]:
+    """Maps at strides 8, 16, 32 of an image of 64 pixels a side."""
+    return tuple(torch.rand(1, width, 8 >> place, 8 >> place) for place, width in enumerate(widths))
+
+
+def larger(x: torch.Tensor, times: int) -> torch.Tensor:
+    """Each cell as a square of equal cells."""
+    return x.repeat_interleave(times, dim=2).repeat_interleave(times, dim=3)
 
 
 def test_every_size_has_a_released_form() -> None:
