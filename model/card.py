@@ -34,8 +34,9 @@ class Card(Settings):
     """Channels of the head's class branch."""
     box_groups: Literal[1, 4]
     """Groups of the head's box branch."""
-    form: Literal["fused", "unfused", "quantised"]
-    """Fused weights run; unfused ones can be trained further; a quantised graph only runs."""
+    form: Literal["fused", "unfused", "training", "quantised"]
+    """Fused weights run; unfused ones can be trained further, those in training with the branch
+    they were trained with; a quantised graph only runs."""
     image_size: Annotated[int, Field(ge=32)] = 640
     """Long side of the images it was trained on, in pixels."""
     dtype: Literal["float32", "int8"] = "float32"

@@ -6,6 +6,7 @@ The official converted checkpoints of YOLOv9 and those of ultralytics name their
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,8 +121,8 @@ def import_weights(source: Path, output: Path, *, overwrite: bool = False) -> Ca
     tensors = read_tensors(source)
     card = _describe(source, tensors, metadata)
     detector = blank(card)
-    _take_bins(source, tensors, bins_name(SCALES[card.scale]))
-    ours = _renamed(source, tensors, official_names(detector))
+    take_bins(source, tensors, bins_name(SCALES[card.scale]))
+    ours = renamed(source, tensors, official_names(detector))
     fused = fill(detector, ours, source)
     card = card.model_copy(update={"form": "fused"})
     save_weights(output, fused, card)
@@ -131,12 +132,13 @@ def import_weights(source: Path, output: Path, *, overwrite: bool = False) -> Ca
 def official_names(detector: Detector) -> dict[str, str]:
     """Return the published name of each of our tensors."""
     layers = layers_of(detector.scale)
-    return {name: _official_name(detector, name, layers) for name in detector.state_dict()}
+    return {name: official_name(detector, name, layers) for name in detector.state_dict()}
 
 
-def _official_name(detector: Detector, name: str, layers: dict[str, int]) -> str:
+def official_name(whole: nn.Module, name: str, layers: Mapping[str, int]) -> str:
+    """Return the published name of a tensor in a module whose parts are these layers."""
     layer = next(layer for layer in layers if name.startswith(f"{layer}."))
-    module = detector.get_submodule(layer)
+    module = whole.get_submodule(layer)
     parts = ["model", str(layers[layer])]
     for part in name.removeprefix(f"{layer}.").split("."):
         parts.append(_child_name(module, part))
@@ -152,8 +154,8 @@ def _child_name(parent: Any, child: str) -> str:
     return child
 
 
-def _renamed(
-    source: Path, tensors: dict[str, "torch.Tensor"], names: dict[str, str]
+def renamed(
+    source: Path, tensors: dict[str, "torch.Tensor"], names: Mapping[str, str]
 ) -> dict[str, "torch.Tensor"]:
     """Bring every tensor under our name, or say which ones have no counterpart."""
     missing = [official for official in names.values() if official not in tensors]
@@ -236,7 +238,7 @@ def _class_names(source: Path, metadata: dict[str, Any], count: int) -> tuple[st
     return tuple(str(name) for name in names)
 
 
-def _take_bins(source: Path, tensors: dict[str, "torch.Tensor"], name: str) -> None:
+def take_bins(source: Path, tensors: dict[str, "torch.Tensor"], name: str) -> None:
     """Check and drop the distances of the box distribution."""
     bins = tensors.pop(name, None)
     if bins is not None and bins.flatten().tolist() != list(range(BINS)):

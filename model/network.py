@@ -86,23 +86,22 @@ class LinkedBackbone(nn.Module):
     links all five stages; an auxiliary branch of training may link the coarsest only.
     """
 
-    def __init__(self, scale: Scale, num_linked: int = 5) -> None:
+    def __init__(self, scale: Scale, found: Sequence[int]) -> None:
         """Wire a backbone and the routes to it.
 
         Args:
-            scale: A row of `SCALES`, which the other backbone was built from too.
-            num_linked: Stages that are linked, the coarsest ones.
+            scale: A row of `SCALES`.
+            found: Channels of the maps that are linked, at the coarsest strides, finest first.
         """
         super().__init__()
-        found = (scale.stem[0], *(block.out for block in scale.backbone))[-num_linked:]
-        wanted = _joint_widths(scale)[-num_linked:]
+        wanted = _joint_widths(scale)[-len(found) :]
         self.routes = nn.ModuleList(
             Routes(channels, wanted[: place + 1]) for place, channels in enumerate(found)
         )
         self.backbone = Backbone(scale)
 
     def forward(self, images: Float[Tensor, "B 3 H W"], found: Sequence[Tensor]) -> Stages:
-        """Return the five maps of this backbone; `found` are those of the other that it links."""
+        """Return the five maps of this backbone; `found` are the maps that it links."""
         routes = [route(x) for route, x in zip(self.routes, found, strict=True)]
         linked = [[maps[place] for maps in routes[place:]] for place in range(len(routes))]
         return self.backbone(images, (*NOTHING_ROUTED[len(linked) :], *linked))
@@ -169,7 +168,8 @@ class Detector(nn.Module):
         self.scale = scale
         self.num_classes = num_classes
         self.backbone = Backbone(scale)
-        self.linked = nn.ModuleList(LinkedBackbone(scale) for _ in range(scale.passes - 1))
+        stages = (scale.stem[0], *(block.out for block in scale.backbone))
+        self.linked = nn.ModuleList(LinkedBackbone(scale, stages) for _ in range(scale.passes - 1))
         self.neck = Neck(scale)
         self.head = Head(
             (p3.out, p4.out, p5.out),

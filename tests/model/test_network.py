@@ -134,7 +134,7 @@ def test_the_pyramid_of_linked_backbones_shows_the_first_and_the_neck_reads_the_
 
 
 def test_a_backbone_linked_to_the_coarsest_stages_is_joined_there_alone() -> None:
-    linked = LinkedBackbone(SCALES["T"], num_linked=3).eval()
+    linked = LinkedBackbone(SCALES["T"], (64, 96, 128)).eval()
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         alone = linked.backbone(images)
