@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from model.card import CARD_KEY, read_header, unreadable
+from model.card import CARD_KEY, Card, card_of, read_header, unreadable
 from model.errors import WeightsError, shown
 from model.layouts import Tensors, name_first
 from model.pickles import Opaque, module_tensors, read_pickle
@@ -97,16 +97,26 @@ def _refuse_others(path: Path, start: bytes) -> None:
 
 
 def _from_safetensors(path: Path) -> Contents:
-    found = read_header(path).get("__metadata__")
+    header = read_header(path)
+    found = header.get("__metadata__")
     metadata = found if isinstance(found, dict) else {}
     if CARD_KEY in metadata:
-        raise WeightsError(f"{path}: a Sightline weights file already; use it as it is")
+        raise _ours(path, card_of(path, header))
     return Contents(
         tensors=read_tensors(path),
         classes=_json_names(path, metadata["names"]) if "names" in metadata else None,
         num_classes=None,
         licence=_one_line(metadata.get("licence") or metadata.get("license")),
     )
+
+
+def _ours(path: Path, card: Card) -> WeightsError:
+    if card.form == "quantised":
+        return WeightsError(
+            f"{path}: an int8 artefact of sightline export, which runs as it is; "
+            "it holds no weights to convert"
+        )
+    return WeightsError(f"{path}: a Sightline weights file already; use it as it is")
 
 
 def _json_names(path: Path, text: str) -> dict[int, str]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from model.errors import WeightsError
 
+PROTOCOL: Final = 2
 MAX_STEPS: Final = 4_000_000
 """Instructions; the largest published checkpoint has about half a million."""
 MAX_DEPTH: Final = 32
@@ -51,8 +52,8 @@ def scan_pickle(path: Path, program: bytes) -> Scan:
             raise WeightsError(f"{path}: its pickle has more than {MAX_STEPS:,} instructions")
         if name not in MOVES:
             raise WeightsError(
-                f"{path}: its pickle uses {name}, which torch.save does not write by itself; "
-                "save it again with torch's own pickle protocol, 2"
+                f"{path}: its pickle uses {name}, which torch.save does not write; "
+                "save the weights again with it"
             )
         try:
             MOVES[name](machine, argument)
@@ -95,6 +96,13 @@ class _Machine:
     memo: dict[int, object] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     storages: set[Storage] = field(default_factory=set)
+
+    def begin(self, protocol: int) -> None:
+        if protocol != PROTOCOL:
+            raise WeightsError(
+                f"{self.path}: written in pickle protocol {protocol}; "
+                f"save it again with torch's own, {PROTOCOL}"
+            )
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -177,7 +185,7 @@ def _recall(machine: _Machine, place: int) -> None:
 
 # fmt: off
 MOVES: Final[dict[str, Move]] = {
-    "PROTO": lambda *_: None,
+    "PROTO": _Machine.begin,
     "STOP": _drop(0),
     "GLOBAL": _Machine.name,
     "NEWOBJ": _make,

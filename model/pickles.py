@@ -63,7 +63,7 @@ NOT_A_CHECKPOINT: Final = {
     "archive_format": "a torch.export archive, which holds a program",
 }
 PARTS: Final = re.compile(
-    r"data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment"
+    r"data\.pkl|data/[0-9]+|version|byteorder|\.format_version|\.storage_alignment"
     r"|\.data/serialization_id"
 )
 """What torch puts into a checkpoint."""
@@ -102,7 +102,8 @@ def read_pickle(path: Path) -> Any:
         WeightsError: it is damaged, no checkpoint, or asks for what no checkpoint needs.
     """
     with _opened(path) as archive:
-        root = _check_entries(path, archive)
+        root = _root(path, archive.namelist())
+        _check_entries(path, archive, root)
         program = archive.read(f"{root}data.pkl")
         scan = scan_pickle(path, program)
         _check_names(path, scan)
@@ -151,20 +152,24 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise WeightsError(f"{path}: damaged or cut short: not a whole zip file") from None
 
 
-def _check_entries(path: Path, archive: zipfile.ZipFile) -> str:
-    """Return the folder all entries lie in, or say which of them no checkpoint has."""
-    entries = archive.infolist()
-    names = [entry.filename for entry in entries]
+def _root(path: Path, names: list[str]) -> str:
+    """Return the folder a checkpoint's entries lie in."""
     root = names[0].partition("/")[0] + "/" if names else ""
     for part, what in NOT_A_CHECKPOINT.items():
         if f"{root}{part}" in names:
             raise WeightsError(f"{path}: {what}; give the checkpoint it was made from")
     if f"{root}data.pkl" not in names:
         raise WeightsError(f"{path}: a zip file, but no checkpoint: it lacks data.pkl")
-    if len(names) > MAX_ENTRIES or len(set(names)) < len(names):
-        raise WeightsError(
-            f"{path}: its zip has {len(names)} entries, some of one name or too many"
-        )
+    return root
+
+
+def _check_entries(path: Path, archive: zipfile.ZipFile, root: str) -> None:
+    """Check that the zip holds what torch puts there, and as torch does."""
+    entries = archive.infolist()
+    if len(entries) > MAX_ENTRIES:
+        raise WeightsError(f"{path}: its zip has {len(entries)} entries, more than {MAX_ENTRIES}")
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise WeightsError(f"{path}: its zip has several entries of one name")
     for entry in entries:
         if not entry.filename.startswith(root) or not PARTS.fullmatch(entry.filename, len(root)):
             raise WeightsError(f"{path}: it holds {shown(entry.filename)}, as no checkpoint does")
@@ -172,7 +177,6 @@ def _check_entries(path: Path, archive: zipfile.ZipFile) -> str:
         if not stored or entry.compress_size != entry.file_size:
             raise WeightsError(f"{path}: {shown(entry.filename)} is packed, as torch packs none")
     _check_sizes(path, archive, root)
-    return root
 
 
 def _check_sizes(path: Path, archive: zipfile.ZipFile, root: str) -> None:

@@ -40,7 +40,7 @@ def training_tensors(converted: Tensors, kind: str) -> Tensors:
         if int(layer) == old_head:
             main = re.sub(r"^cv3", "cv5", re.sub(r"^cv2", "cv4", path)).replace("dfl.", "dfl2.")
             result[f"model.{head}.{main}"] = tensor
-            result[f"model.{head}.{path}"] = tensor if "dfl" in path else other(tensor)
+            result[f"model.{head}.{path}"] = tensor.clone() if "dfl" in path else other(tensor)
         else:
             result[f"model.{shift(int(layer))}.{path}"] = tensor
         for copy, twin in aux.items():
