@@ -196,7 +196,10 @@ def _check_names(path: Path, scan: Scan) -> None:
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         named = ", ".join(shown(name) for name in unknown[:3])
-        raise WeightsError(f"{path}: refused unopened: it asks for {named}{more}")
+        raise WeightsError(
+            f"{path}: refused unopened: it asks for {named}{more}; if you trust the file, save its "
+            "state_dict() alone"
+        )
 
 
 def _is_known(name: str) -> bool:

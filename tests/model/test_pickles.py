@@ -92,10 +92,10 @@ def test_buffers_that_a_module_does_not_save_are_left_out(tmp_path: Path) -> Non
 
 
 def test_reading_leaves_nothing_behind(checkpoint: Path) -> None:
-    modules, allowed = set(sys.modules), torch.serialization.get_safe_globals()
+    modules, allowed = set(sys.modules), set(torch.serialization.get_safe_globals())
     read_contents(checkpoint)
     assert not {name for name in set(sys.modules) - modules if name.startswith("models")}
-    assert torch.serialization.get_safe_globals() == allowed
+    assert set(torch.serialization.get_safe_globals()) == allowed
 
 
 class Harm:
