@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from model.card import Card, card_of, count_values, read_header
-from model.figures import FIGURES
+from model.figures import FIGURES, Cost
 from model.quantisation import Quantisation
 
 
@@ -49,13 +49,22 @@ def models(file: Path | None = None) -> None:
 
 
 def _sizes() -> Table:
-    table = Table(caption="fused, 80 classes, 640 x 640; AP on COCO val2017 as published (%)")
-    for column in ("size", "parameters", "GFLOPs", "AP"):
-        table.add_column(column, justify="left" if column == "size" else "right")
+    table = Table(
+        caption="fused runs, unfused trains; 80 classes, 640 px\n"
+        "AP on COCO val2017 as published, in percent",
+        caption_justify="left",
+    )
+    for column in ("size", "form", "parameters", "GFLOPs", "AP"):
+        table.add_column(column, justify="left" if column in ("size", "form") else "right")
     for scale, figures in FIGURES.items():
-        millions = f"{figures.parameters / 1e6:.2f} M"
-        table.add_row(scale, millions, f"{figures.gflops:.1f}", f"{figures.published_ap:.1f}")
+        ap = f"{figures.published_ap:.1f}"
+        table.add_row(scale, "fused", *_cost(figures.fused), ap)
+        table.add_row("", "unfused", *_cost(figures.unfused), "", end_section=True)
     return table
+
+
+def _cost(cost: Cost) -> tuple[str, str]:
+    return f"{cost.parameters / 1e6:.2f} M", f"{cost.gflops:.1f}"
 
 
 def _contents(file: Path) -> Table:

@@ -22,6 +22,7 @@ in pixels, A anchor points of all levels.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -40,7 +41,7 @@ from model.blocks import (
 )
 from model.head import BoxGroups, Head, Logits, decode
 from model.reparam import ConvUnit
-from model.scales import Scale
+from model.scales import Elan, Scale
 
 Levels = tuple[Tensor, Tensor, Tensor]
 """Maps at strides 8, 16, 32."""
@@ -59,14 +60,14 @@ class Backbone(nn.Module):
         p2, p3, p4, p5 = scale.backbone
         self.stem_p1 = ConvUnit(3, scale.stem[0], 3, stride=2)
         self.stem_p2 = ConvUnit(scale.stem[0], scale.stem[1], 3, stride=2)
-        plain = scale.first == "plain"
-        self.block_p2 = ElanBlock(scale.stem[1], p2, 0 if plain else scale.repeats)
+        first = replace(scale, repeats=0, depth=2) if scale.first == "plain" else scale
+        self.block_p2 = _elan(first, scale.stem[1], p2)
         self.down_p3, width = _down(scale, p2.out, p3.out)
-        self.block_p3 = ElanBlock(width, p3, scale.repeats)
+        self.block_p3 = _elan(scale, width, p3)
         self.down_p4, width = _down(scale, p3.out, p4.out)
-        self.block_p4 = ElanBlock(width, p4, scale.repeats)
+        self.block_p4 = _elan(scale, width, p4)
         self.down_p5, width = _down(scale, p4.out, p5.out)
-        self.block_p5 = ElanBlock(width, p5, scale.repeats)
+        self.block_p5 = _elan(scale, width, p5)
 
     def forward(self, images: Float[Tensor, "B 3 H W"], routed: Routed = NOTHING_ROUTED) -> Stages:
         to_p1, to_p2, to_p3, to_p4, to_p5 = routed
@@ -115,8 +116,8 @@ class TopDown(nn.Module):
         _, p3, p4, p5 = (block.out for block in scale.backbone)
         top_p4, top_p3, _, _ = scale.neck
         self.context = PoolPyramid(p5, scale.context)
-        self.top_p4 = ElanBlock(scale.context + p4, top_p4, scale.repeats)
-        self.top_p3 = ElanBlock(top_p4.out + p3, top_p3, scale.repeats)
+        self.top_p4 = _elan(scale, scale.context + p4, top_p4)
+        self.top_p3 = _elan(scale, top_p4.out + p3, top_p3)
 
     def forward(self, levels: Levels) -> Levels:
         p3, p4, p5 = levels
@@ -133,9 +134,9 @@ class Neck(TopDown):
         super().__init__(scale)
         top_p4, top_p3, bottom_p4, bottom_p5 = scale.neck
         self.down_p4, width = _down(scale, top_p3.out, _half(bottom_p4.out))
-        self.bottom_p4 = ElanBlock(width + top_p4.out, bottom_p4, scale.repeats)
+        self.bottom_p4 = _elan(scale, width + top_p4.out, bottom_p4)
         self.down_p5, width = _down(scale, bottom_p4.out, _half(bottom_p5.out))
-        self.bottom_p5 = ElanBlock(width + scale.context, bottom_p5, scale.repeats)
+        self.bottom_p5 = _elan(scale, width + scale.context, bottom_p5)
 
     def forward(self, levels: Levels) -> Levels:
         top_p3, top_p4, context = super().forward(levels)
@@ -197,6 +198,10 @@ class Detector(nn.Module):
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B rows A"]:
         """Images in 0 to 1 to boxes (xyxy, in pixels) and then one score a class."""
         return decode(self.logits(images))
+
+
+def _elan(scale: Scale, inputs: int, width: Elan) -> ElanBlock:
+    return ElanBlock(inputs, width, scale.repeats, kind=scale.block, depth=scale.depth)
 
 
 def _down(scale: Scale, inputs: int, wanted: int) -> tuple[AConv | ADown, int]:

@@ -11,6 +11,9 @@ from typing import Final, Literal
 
 ScaleName = Literal["T", "S", "M", "C", "E"]
 Downsampling = Literal["AConv", "ADown"]
+BlockKind = Literal["csp", "conv", "res", "dark", "depthwise"]
+"""Computational blocks; every released size has `csp`."""
+ElanDepth = Literal[1, 2, 3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,16 @@ class Scale:
     context: int
     """Channels leaving the pooling pyramid, at stride 32."""
     repeats: int
-    """Bottlenecks in each cross-stage block."""
+    """Bottlenecks in each cross-stage block, or blocks in a row of another kind: CSP depth."""
     down: Downsampling
     class_width: int
     """Channels of the head's class branch, as released."""
-    first: Literal["plain", "csp"] = "csp"
-    """Kind of the block at stride 4."""
+    block: BlockKind = "csp"
+    """What refines the features in each block of the network."""
+    depth: ElanDepth = 2
+    """Refinements in a row in each block of the network: ELAN depth."""
+    first: Literal["plain", "block"] = "block"
+    """What refines at stride 4: two bare convolutions, or the same as everywhere."""
     passes: Literal[1, 2] = 1
     """Times the image goes through a backbone, each linked to the one before."""
 

@@ -10,6 +10,7 @@ from model.importing import official_names
 from model.network import Detector
 from model.reparam import fuse
 from model.scales import SCALES, ScaleName
+from tests.model.costs import gflops, num_parameters
 
 # parameters unfused and fused, with the 16 fixed distances that the published network stores;
 # tensors likewise; GFLOPs likewise, with the convolution that weighs those distances
@@ -26,10 +27,6 @@ DISTANCE_GFLOPS = 2 * BINS * 4 * 8400 / 1e9
 def make(scale: ScaleName, *, box_groups: int = 4, class_width: int | None = None) -> Detector:
     with torch.device("meta"):
         return Detector(SCALES[scale], 80, box_groups=box_groups, class_width=class_width).eval()
-
-
-def num_parameters(detector: Detector) -> int:
-    return sum(parameter.numel() for parameter in detector.parameters())
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -62,22 +59,7 @@ def test_each_tensor_has_its_own_published_name(scale: ScaleName) -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_table_of_figures_is_counted_on_the_network(scale: ScaleName) -> None:
-    fused = fuse(make(scale))
-    assert FIGURES[scale].parameters == num_parameters(fused)
-    assert FIGURES[scale].gflops == pytest.approx(gflops(fused), abs=5e-4)
-
-
-def gflops(detector: Detector) -> float:
-    """Twice the multiplications of the convolutions, for one image of 640 x 640."""
-    total = 0
-
-    def count(conv: torch.nn.Conv2d, _: object, output: torch.Tensor) -> None:
-        nonlocal total
-        total += 2 * conv.weight.numel() * output.shape[-2] * output.shape[-1]
-
-    for module in detector.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(count)
-    with torch.inference_mode():
-        detector(torch.zeros(1, 3, 640, 640, device="meta"))
-    return total / 1e9
+    unfused = make(scale)
+    for form, cost in ((unfused, FIGURES[scale].unfused), (fuse(unfused), FIGURES[scale].fused)):
+        assert cost.parameters == num_parameters(form)
+        assert cost.gflops == pytest.approx(gflops(form), abs=5e-4)
