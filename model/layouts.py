@@ -156,7 +156,7 @@ def split(path: Path, tensors: Tensors) -> Branches:
     bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     head = _head(path, bare)
     if f"{head}.cv5.0.2.weight" not in bare:
-        return Branches(main=tensors, auxiliary={})
+        return Branches(main=dict(tensors), auxiliary={})
     form = TRAINING_FORMS.get(head)
     if form is None:
         known = ", ".join(map(str, TRAINING_FORMS))
