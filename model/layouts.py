@@ -122,7 +122,7 @@ PREFIXES: Final = (
     "ema.model.", "ema.", "model.model.", "module.model.", "model.", "module.", ""
 )  # fmt: skip
 """What may stand before a layer's number: modules that the network is wrapped in."""
-NUMBERED: Final = re.compile(r"(?P<prefix>(?:[A-Za-z_]\w*\.)*)(?P<rest>[0-9]+\..+)", re.ASCII)
+NUMBERED: Final = re.compile(r"(?P<prefix>(?:[A-Za-z_]\w*\.)*)(?P<rest>[0-9]{1,4}\..+)", re.ASCII)
 
 
 def official(path: Path, tensors: Tensors) -> tuple[Layout, Tensors]:

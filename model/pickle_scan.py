@@ -17,8 +17,8 @@ from model.errors import WeightsError
 PROTOCOL: Final = 2
 MAX_STEPS: Final = 4_000_000
 """Instructions; the largest published checkpoint has about half a million."""
-MAX_DEPTH: Final = 32
-"""Tuples in tuples; looking up one nested deeper can exhaust the interpreter's own stack."""
+MAX_TUPLE: Final = 4096
+"""Values in a tuple and in those inside it; a few nested bytes could mean more than any memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ class _Name:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tuple:
     items: tuple[object, ...]
-    depth: int
+    num_values: int
+    """In it and in the tuples inside it, each as often as it is met."""
 
 
 @dataclass(slots=True)
@@ -129,10 +130,12 @@ class _Machine:
         self.push(_Name(full))
 
     def join(self, items: list[object]) -> None:
-        depth = 1 + max((item.depth for item in items if isinstance(item, _Tuple)), default=0)
-        if depth > MAX_DEPTH:
-            raise WeightsError(f"{self.path}: its pickle nests tuples deeper than {MAX_DEPTH}")
-        self.push(_Tuple(tuple(items), depth))
+        num_values = sum(item.num_values if isinstance(item, _Tuple) else 1 for item in items) + 1
+        if num_values > MAX_TUPLE:
+            raise WeightsError(
+                f"{self.path}: its pickle has a tuple of more than {MAX_TUPLE} values"
+            )
+        self.push(_Tuple(tuple(items), num_values))
 
     def join_last(self, count: int) -> None:
         self.join([self.stack.pop() for _ in range(count)][::-1])

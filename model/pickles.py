@@ -27,8 +27,11 @@ MAX_FILE_BYTES: Final = 4 * 2**30
 """Of a checkpoint; the largest published one, with its optimizer's state, has about a sixth."""
 MAX_PICKLE_BYTES: Final = 16 * 2**20
 MAX_ENTRIES: Final = 65_536
-MAX_MODULES: Final = 32_768
+MAX_PARTS: Final = 200_000
+"""Modules and tensors in a network, and in modules it holds several times; the largest published
+one has about ten thousand."""
 MAX_MODULE_DEPTH: Final = 32
+MAX_NAME_LETTERS: Final = 200
 
 ITEM_BYTES: Final = {
     "torch.HalfStorage": 2,
@@ -116,26 +119,30 @@ def module_tensors(path: Path, module: Opaque) -> dict[str, torch.Tensor]:
     """Return the parameters and buffers of a module and all inside it, by their full names."""
     tensors: dict[str, torch.Tensor] = {}
     modules: list[tuple[str, Opaque]] = [("", module)]
-    num_seen = 0
+    num_parts = 0
     while modules:
         prefix, parent = modules.pop()
-        num_seen += 1
-        if num_seen > MAX_MODULES or prefix.count(".") > MAX_MODULE_DEPTH:
+        parts = _parts(path, parent)
+        num_parts += len(parts) + 1
+        if num_parts > MAX_PARTS or prefix.count(".") > MAX_MODULE_DEPTH:
             raise WeightsError(f"{path}: its modules are nested without end")
-        fleeting = parent.attribute("_non_persistent_buffers_set") or ()
-        for group in ("_parameters", "_buffers"):
-            for name, value in _children(parent, group):
-                if isinstance(value, torch.Tensor) and name not in fleeting:
-                    tensors[f"{prefix}{name}"] = value
-        for name, child in _children(parent, "_modules"):
-            if isinstance(child, Opaque):
-                modules.append((f"{prefix}{name}.", child))
+        for name, part in parts:
+            if isinstance(part, torch.Tensor):
+                tensors[f"{prefix}{name}"] = part
+            elif isinstance(part, Opaque):
+                modules.append((f"{prefix}{name}.", part))
     return tensors
 
 
-def _children(module: Opaque, group: str) -> list[tuple[Any, Any]]:
-    found = module.attribute(group)
-    return list(found.items()) if isinstance(found, dict) else []
+def _parts(path: Path, module: Opaque) -> list[tuple[str, Any]]:
+    """Return what a module saves: its tensors and its modules."""
+    fleeting = module.attribute("_non_persistent_buffers_set")
+    left_out = fleeting if isinstance(fleeting, set) else set()
+    groups = [module.attribute(group) for group in ("_parameters", "_buffers", "_modules")]
+    parts = [item for group in groups if isinstance(group, dict) for item in group.items()]
+    if any(not isinstance(name, str) or len(name) > MAX_NAME_LETTERS for name, _ in parts):
+        raise WeightsError(f"{path}: damaged: a part of its network has no name that can be")
+    return [(name, part) for name, part in parts if name not in left_out]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -189,15 +189,12 @@ def save_raw_official(path: Path, live: Tensors, averaged: Tensors) -> Path:
             "ema": detection_model(averaged).half(),
             "updates": 1200,
             "optimizer": {"state": {0: {"momentum_buffer": torch.ones(4)}}, "param_groups": []},
-            "opt": {"save_dir": PosixPath("runs/train"), "hyp": {"lr0": 0.01}, "freeze": {0}},
+            "opt": {"save_dir": Path("runs/train"), "hyp": {"lr0": 0.01}, "freeze": {0}},
             "git": None,
             "date": "2024-02-18T12:00:00",
         }
         torch.save(content, path)
     return path
-
-
-PosixPath = type(Path()) if isinstance(Path(), PurePosixPath) else PurePosixPath
 
 
 def save_ultralytics(path: Path, tensors: Tensors, *, raw: bool = False, **how: Any) -> Path:

@@ -20,8 +20,9 @@ from torch import nn
 from model.artefact import save_artefact
 from model.contents import read_contents
 from model.errors import WeightsError
-from model.pickle_scan import MAX_DEPTH
+from model.pickle_scan import MAX_TUPLE
 from model.pickles import Opaque, read_pickle
+from model.published import read_published
 from tests.model.builders import make_quantised_card
 from tests.model.foreign import code_base, detection_model, save_official, save_raw_official
 
@@ -180,10 +181,18 @@ def test_a_pickle_that_makes_no_sense_is_damaged(tmp_path: Path, program: bytes)
     assert "damaged: its pickle" in failure(with_program(tmp_path / "damaged.pt", program))
 
 
-def test_tuples_nested_without_end_are_refused(tmp_path: Path) -> None:
-    program = b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s."
+@pytest.mark.parametrize(
+    "nested",
+    [
+        pytest.param(b")" + b"\x85" * 100_000, id="one in another"),
+        pytest.param(b")q\x00" + b"h\x00\x86q\x00" * 60, id="each twice in the next"),
+        pytest.param(b"(" + b"K\x01" * 5000 + b"t", id="wide"),
+    ],
+)
+def test_tuples_of_too_many_values_are_refused(tmp_path: Path, nested: bytes) -> None:
+    program = b"\x80\x02}" + nested + b"K\x01s."
     text = failure(with_program(tmp_path / "deep.pt", program))
-    assert f"nests tuples deeper than {MAX_DEPTH}" in text
+    assert f"a tuple of more than {MAX_TUPLE} values" in text
 
 
 def test_lists_nested_without_end_are_no_checkpoint(tmp_path: Path) -> None:
@@ -207,6 +216,21 @@ def test_modules_that_share_their_children_many_times_are_refused(tmp_path: Path
             model = parent
         torch.save({"model": model}, tmp_path / "wide.pt")
     assert "its modules are nested without end" in failure(tmp_path / "wide.pt")
+
+
+@pytest.mark.parametrize("name", ["x" * 201, 7, ("a", "b")], ids=["long", "number", "tuple"])
+def test_a_part_of_a_network_has_a_name(tmp_path: Path, name: object) -> None:
+    with code_base():
+        model = detection_model(TENSORS)
+        model._modules["model"]._buffers[name] = torch.zeros(1)
+        torch.save({"model": model}, tmp_path / "odd.pt")
+    assert "has no name that can be" in failure(tmp_path / "odd.pt")
+
+
+def test_a_layer_number_too_long_is_no_layer(tmp_path: Path) -> None:
+    torch.save({f"{'9' * 5000}.conv.weight": torch.zeros(1)}, tmp_path / "odd.pt")
+    with pytest.raises(WeightsError, match="no place for 9999"):
+        read_published(tmp_path / "odd.pt")
 
 
 def test_tensors_that_repeat_one_number_are_refused(tmp_path: Path) -> None:
@@ -298,8 +322,6 @@ def test_a_truncated_checkpoint_is_named(checkpoint: Path, kept: int) -> None:
 def test_what_is_no_checkpoint_is_named(
     tmp_path: Path, entries: dict[str, bytes], expected: str
 ) -> None:
-    from model.published import read_published
-
     path = write_zip(tmp_path / "other.pt", entries)
     with pytest.raises(WeightsError, match=expected):
         read_published(path)
