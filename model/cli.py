@@ -13,19 +13,30 @@ from model.figures import FIGURES, Cost
 from model.quantisation import Quantisation
 
 
-def import_(file: Path, *, output: Path, overwrite: bool = False) -> None:
-    """Convert published weights into a Sightline weights file.
+def import_(file: Path, *, output: Path, licence: str = "", overwrite: bool = False) -> None:
+    """Convert published weights into a Sightline weights file. Nothing in the file is run.
 
     Args:
-        file: Safetensors under the official or the ultralytics names, fused or not.
+        file: A checkpoint (.pt, .ckpt or .safetensors) of YOLOv9 as the official code, ultralytics
+            or MultimediaTechLab's YOLO writes it; of a training form the main branch is taken.
         output: The weights file to write.
+        licence: The licence of weights whose file does not state one.
         overwrite: Replace the output if it exists.
     """
     from model.importing import import_weights
 
-    card = import_weights(file, output, overwrite=overwrite)
-    line = f"{output}: size {card.scale}, {len(card.classes)} classes, licence {card.licence}"
-    Console(soft_wrap=True).print(escape(line), highlight=False)
+    card = import_weights(file, output, licence=licence, overwrite=overwrite)
+    lines = [
+        f"{file}: {card.source_layout}",
+        f"{output}: size {card.scale}, {card.form}, {len(card.classes)} classes, "
+        f"{count_values(read_header(output)):,} parameters, class branch {card.class_width} "
+        f"channels, box branch {_groups(card)}, licence {card.licence}",
+    ]
+    if card.licence == "unknown":
+        lines.append("the file states no licence; if you know it, state it with --licence")
+    console = Console(soft_wrap=True)
+    for line in lines:
+        console.print(escape(line), highlight=False)
 
 
 def models(file: Path | None = None) -> None:
@@ -69,10 +80,11 @@ def _contents(file: Path) -> Table:
         "values": _values(header, card),
         "classes": f"{len(card.classes)}: {names}",
         "class branch": f"{card.class_width} channels",
-        "box branch": "1 group" if card.box_groups == 1 else f"{card.box_groups} groups",
+        "box branch": _groups(card),
         "trained at": f"{card.image_size} px",
         "source": card.source,
         "source SHA-256": card.source_sha256 or "unknown",
+        "source layout": card.source_layout or "unknown",
         "licence": card.licence,
     }
     if card.quantisation:
@@ -80,6 +92,10 @@ def _contents(file: Path) -> Table:
     for name, value in rows.items():
         table.add_row(name, escape(value))
     return table
+
+
+def _groups(card: Card) -> str:
+    return "1 group" if card.box_groups == 1 else f"{card.box_groups} groups"
 
 
 def _values(header: dict[str, Any], card: Card) -> str:

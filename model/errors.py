@@ -28,3 +28,9 @@ class MissingExtra(ModelError):  # noqa: N818 - it names what is absent
 
 class PrecisionLost(ModelError):  # noqa: N818 - it says what happened
     """An artefact finds less than it may: calibrate on other frames, or allow more loss."""
+
+
+def shown(text: str) -> str:
+    """Return a name found in a file as it may be printed: short, and on one line."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable if len(printable) <= 80 else f"{printable[:77]}..."

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights published under other names, brought under ours through one table of names.
+"""Published weights, brought under our names through one table of names.
 
-The official converted checkpoints of YOLOv9 and those of ultralytics name their tensors alike:
+`model/published.py` reads files of every layout under the names of the official converted form,
 `model.{layer}.{path}`. Sizes and options are read from the shapes of the tensors.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from torch import nn
 
 from model.blocks import AConv, ADown, Bottleneck, CspBlock, ElanBlock, PoolPyramid
-from model.card import Card, read_header
+from model.card import MAX_CLASS_WIDTH, Card
 from model.errors import WeightsError
 from model.head import BINS, LEVELS, Branch, Head
+from model.layouts import foreign, name_first
 from model.network import Detector
+from model.published import Published, read_published
 from model.reparam import ConvNorm, RepConv
 from model.scales import SCALES, Scale, ScaleName
-from model.weights import blank, fill, read_tensors, save_weights, weights_digest
+from model.weights import blank, fill, save_weights, weights_digest
 
 if TYPE_CHECKING:
     import torch
@@ -107,23 +108,27 @@ def bins_name(scale: Scale) -> str:
     return f"model.{layers_of(scale)['head']}.dfl.conv.weight"
 
 
-def import_weights(source: Path, output: Path, *, overwrite: bool = False) -> Card:
-    """Convert a published safetensors file to ours, and return the card of the result.
+def import_weights(
+    source: Path, output: Path, *, licence: str = "", overwrite: bool = False
+) -> Card:
+    """Convert a published file to ours, and return the card of the result.
 
     Args:
-        source: Tensors under official or ultralytics names, fused or not.
+        source: A checkpoint of any published layout; of a training form, the main branch is taken.
         output: The file to write.
+        licence: The licence of a file that does not state one itself.
         overwrite: Whether an existing `output` is replaced.
     """
     if output.exists() and not overwrite:
         raise WeightsError(f"{output}: exists already; overwrite it with --overwrite")
-    metadata = read_header(source).get("__metadata__") or {}
-    tensors = read_tensors(source)
-    card = _describe(source, tensors, metadata)
+    published = read_published(source)
+    tensors = published.branches().main
+    card = _describe(published, tensors, _licence(published, licence))
     detector = blank(card)
     take_bins(source, tensors, bins_name(SCALES[card.scale]))
-    ours = renamed(source, tensors, official_names(detector))
-    fused = fill(detector, ours, source)
+    fused = fill(detector, renamed(source, tensors, official_names(detector)), source)
+    if not all(tensor.isfinite().all() for tensor in fused.state_dict().values()):
+        raise WeightsError(f"{source}: its numbers are too large for float32 once it is fused")
     card = card.model_copy(update={"form": "fused"})
     save_weights(output, fused, card)
     return card
@@ -162,34 +167,40 @@ def renamed(
     unused = sorted(tensors.keys() - names.values())
     if missing or unused:
         sides = (("lacks", missing), ("has no place for", unused))
-        faults = [f"{verb} {_first_few(names)}" for verb, names in sides if names]
-        raise WeightsError(f"{source}: not a detector of this family: {'; '.join(faults)}")
+        faults = [f"{verb} {name_first(names)}" for verb, names in sides if names]
+        raise foreign(source, "; ".join(faults))
     return {ours: tensors[official] for ours, official in names.items()}
 
 
-def _first_few(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+def _licence(published: Published, stated: str) -> str:
+    """Return the licence a file states, or else the one its user does."""
+    if stated and published.licence:
+        raise WeightsError(
+            f"{published.path}: states its licence itself, {published.licence}; "
+            "--licence is for files that state none"
+        )
+    return published.licence or stated or "unknown"
 
 
-def _describe(source: Path, tensors: dict[str, "torch.Tensor"], metadata: dict[str, Any]) -> Card:
-    """Read size and options from the shapes, the rest from the metadata."""
+def _describe(published: Published, tensors: dict[str, "torch.Tensor"], licence: str) -> Card:
+    """Read size and options from the shapes."""
+    source = published.path
     scale = _find_scale(source, tensors)
     head = layers_of(SCALES[scale])["head"]
     score = _shape(source, tensors, f"model.{head}.cv3.0.2.weight")
     box = _shape(source, tensors, f"model.{head}.cv2.0.1.conv.weight")
-    groups = box[0] // box[1]
-    if groups not in (1, 4) or len(score) != 4:
-        raise WeightsError(f"{source}: a head of shapes {score} and {box} is not of this family")
+    if box[0] not in (box[1], 4 * box[1]) or not 0 < score[1] <= MAX_CLASS_WIDTH or not score[0]:
+        raise foreign(source, f"a head of shapes {score} and {box} is not one of ours")
     return Card(
         scale=scale,
-        classes=_class_names(source, metadata, score[0]),
+        classes=published.class_names(score[0]),
         class_width=score[1],
-        box_groups=1 if groups == 1 else 4,
+        box_groups=1 if box[0] == box[1] else 4,
         form="unfused" if any(".bn." in name for name in tensors) else "fused",
         source=source.name,
         source_sha256=weights_digest(source),
-        licence=str(metadata.get("licence") or metadata.get("license") or "unknown"),
+        source_layout=str(published.layout),
+        licence=licence,
     )
 
 
@@ -200,7 +211,7 @@ def _find_scale(source: Path, tensors: dict[str, "torch.Tensor"]) -> ScaleName:
             return name
     found = sorted({_found_widths(tensors, scale) for scale in SCALES.values()} - {()})
     if not found:
-        raise WeightsError(f"{source}: not a detector of this family: it has no backbone of ours")
+        raise foreign(source, "it has no backbone of ours")
     known = ", ".join(f"{name} {_backbone_widths(scale)}" for name, scale in SCALES.items())
     raise WeightsError(f"{source}: backbone widths {found[0]} are of no known size: {known}")
 
@@ -219,23 +230,8 @@ def _backbone_widths(scale: Scale) -> tuple[int, ...]:
 
 def _shape(source: Path, tensors: dict[str, "torch.Tensor"], name: str) -> tuple[int, ...]:
     if name not in tensors or tensors[name].ndim != 4:
-        raise WeightsError(f"{source}: not a detector of this family: it lacks {name}")
+        raise foreign(source, f"it lacks {name}")
     return tuple(tensors[name].shape)
-
-
-def _class_names(source: Path, metadata: dict[str, Any], count: int) -> tuple[str, ...]:
-    """Take the names from the metadata, a JSON list or a map from position to name."""
-    if "names" not in metadata:
-        return tuple(f"class_{place}" for place in range(count))
-    try:
-        names = json.loads(metadata["names"])
-    except ValueError:
-        raise WeightsError(f"{source}: the class names in its metadata are not JSON") from None
-    if isinstance(names, dict):
-        names = [names.get(str(place)) for place in range(count)]
-    if not isinstance(names, list) or len(names) != count or None in names:
-        raise WeightsError(f"{source}: its metadata does not name each of its {count} classes")
-    return tuple(str(name) for name in names)
 
 
 def take_bins(source: Path, tensors: dict[str, "torch.Tensor"], name: str) -> None:

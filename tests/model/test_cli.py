@@ -40,5 +40,18 @@ def test_import_writes_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixtu
     output = tmp_path / "[ours].safetensors"
     import_(source, output=output)
     assert read_card(output).scale == "T"
-    printed = capsys.readouterr().out
-    assert printed == f"{output}: size T, 3 classes, licence unknown\n"
+    assert capsys.readouterr().out == (
+        f"{source}: official names, without auxiliary\n"
+        f"{output}: size T, fused, 3 classes, 1,983,113 parameters, class branch 80 channels, "
+        "box branch 4 groups, licence unknown\n"
+        "the file states no licence; if you know it, state it with --licence\n"
+    )
+
+
+def test_import_keeps_the_licence_it_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = save_published(tmp_path / "published", published_tensors(make_detector()))
+    import_(source, output=tmp_path / "ours", licence="MIT")
+    assert read_card(tmp_path / "ours").licence == "MIT"
+    assert capsys.readouterr().out.endswith("licence MIT\n")
