@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The subcommands `import` and `models`: plain functions that print."""
+"""The subcommand `models`: a plain function that prints."""
 
 from pathlib import Path
 from typing import Any
@@ -11,32 +11,6 @@ from rich.table import Table
 from model.card import Card, card_of, count_values, read_header
 from model.figures import FIGURES, Cost
 from model.quantisation import Quantisation
-
-
-def import_(file: Path, *, output: Path, licence: str = "", overwrite: bool = False) -> None:
-    """Convert published weights into a Sightline weights file. Nothing in the file is run.
-
-    Args:
-        file: A checkpoint (.pt, .ckpt or .safetensors) of YOLOv9 as the official code, ultralytics
-            or MultimediaTechLab's YOLO writes it; of a training form the main branch is taken.
-        output: The weights file to write.
-        licence: The licence of weights whose file does not state one.
-        overwrite: Replace the output if it exists.
-    """
-    from model.importing import import_weights
-
-    card = import_weights(file, output, licence=licence, overwrite=overwrite)
-    lines = [
-        f"{file}: {card.source_layout}",
-        f"{output}: size {card.scale}, {card.form}, {len(card.classes)} classes, "
-        f"{count_values(read_header(output)):,} parameters, class branch {card.class_width} "
-        f"channels, box branch {_groups(card)}, licence {card.licence}",
-    ]
-    if card.licence == "unknown":
-        lines.append("the file states no licence; if you know it, state it with --licence")
-    console = Console(soft_wrap=True)
-    for line in lines:
-        console.print(escape(line), highlight=False)
 
 
 def models(file: Path | None = None) -> None:
@@ -80,7 +54,7 @@ def _contents(file: Path) -> Table:
         "values": _values(header, card),
         "classes": f"{len(card.classes)}: {names}",
         "class branch": f"{card.class_width} channels",
-        "box branch": _groups(card),
+        "box branch": groups(card),
         "trained at": f"{card.image_size} px",
         "source": card.source,
         "source SHA-256": card.source_sha256 or "unknown",
@@ -94,7 +68,8 @@ def _contents(file: Path) -> Table:
     return table
 
 
-def _groups(card: Card) -> str:
+def groups(card: Card) -> str:
+    """Return the groups of the head's box branch, in words."""
     return "1 group" if card.box_groups == 1 else f"{card.box_groups} groups"
 
 

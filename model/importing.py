@@ -119,11 +119,10 @@ def import_weights(
         licence: The licence of a file that does not state one itself.
         overwrite: Whether an existing `output` is replaced.
     """
-    if output.exists() and not overwrite:
-        raise WeightsError(f"{output}: exists already; overwrite it with --overwrite")
+    refuse_existing(output, overwrite=overwrite)
     published = read_published(source)
     tensors = published.branches().main
-    card = _describe(published, tensors, _licence(published, licence))
+    card = describe(published, tensors, licence)
     detector = blank(card)
     take_bins(source, tensors, bins_name(SCALES[card.scale]))
     fused = fill(detector, renamed(source, tensors, official_names(detector)), source)
@@ -132,6 +131,12 @@ def import_weights(
     card = card.model_copy(update={"form": "fused"})
     save_weights(output, fused, card)
     return card
+
+
+def refuse_existing(output: Path, *, overwrite: bool) -> None:
+    """Keep what is there unless its owner said otherwise, before anything long begins."""
+    if output.exists() and not overwrite:
+        raise WeightsError(f"{output}: exists already; overwrite it with --overwrite")
 
 
 def official_names(detector: Detector) -> dict[str, str]:
@@ -182,8 +187,14 @@ def _licence(published: Published, stated: str) -> str:
     return published.licence or stated or "unknown"
 
 
-def _describe(published: Published, tensors: dict[str, "torch.Tensor"], licence: str) -> Card:
-    """Read size and options from the shapes."""
+def describe(published: Published, tensors: dict[str, "torch.Tensor"], licence: str) -> Card:
+    """Read size and options from the shapes of what is deployed.
+
+    Args:
+        published: The file.
+        tensors: Its main branch, under the names of the converted form.
+        licence: What its user says, if it states none itself.
+    """
     source = published.path
     scale = _find_scale(source, tensors)
     head = layers_of(SCALES[scale])["head"]
@@ -200,7 +211,7 @@ def _describe(published: Published, tensors: dict[str, "torch.Tensor"], licence:
         source=source.name,
         source_sha256=weights_digest(source),
         source_layout=str(published.layout),
-        licence=licence,
+        licence=_licence(published, licence),
     )
 
 

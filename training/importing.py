@@ -1,90 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
 """Published training forms brought under our names, auxiliary branch and all."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
-
-from torch import Tensor
 
 from model.card import Card
 from model.errors import WeightsError
-from model.importing import layers_of, renamed, take_bins
-from model.scales import SCALES, Scale, ScaleName
+from model.importing import bins_name, describe, official_names, refuse_existing, renamed, take_bins
+from model.published import Published, read_published
+from model.scales import SCALES
 from model.weights import assign
 from training.auxiliary import RELEASED
-from training.official_names import Numbering, bins_names, numbering_of, training_names
+from training.official_names import auxiliary_names, bins_names, numbering_of
 from training.pgi import GuidedDetector
-from training.weights import blank_guided
-
-STAGES: Final = ("p2", "p3", "p4", "p5")
+from training.weights import blank_guided, save_guided
 
 
-def guided_from_published(
-    source: Path, tensors: Mapping[str, Tensor], classes: tuple[str, ...] = ()
-) -> tuple[GuidedDetector, Card]:
-    """Build the detector in training that published tensors describe, with their values.
-
-    Every tensor is used and every parameter is filled, or the error names what is left.
+def import_guided(
+    source: Path, output: Path, *, licence: str = "", overwrite: bool = False
+) -> Card:
+    """Convert a published training form to ours, to train on; return the card of the result.
 
     Args:
-        source: The file the tensors are from, for errors and the card.
-        tensors: Under official names of the training form, numbers with a point in float32.
-        classes: Names of the classes; numbered ones if none are given.
+        source: A checkpoint of any published layout that has an auxiliary branch.
+        output: The file to write.
+        licence: The licence of a file that does not state one itself.
+        overwrite: Whether an existing `output` is replaced.
+
+    Raises:
+        WeightsError: it is damaged, of no known layout, or has no auxiliary branch.
     """
-    card = _describe(source, tensors, classes)
-    form = RELEASED[card.scale]
-    guided = blank_guided(card, form)
-    left = dict(tensors)
-    for name in bins_names(numbering_of(form, SCALES[card.scale].passes)):
-        take_bins(source, left, name)
-    assign(guided, renamed(source, left, training_names(guided)), source)
-    return guided, card
+    refuse_existing(output, overwrite=overwrite)
+    guided, card = guided_from_published(read_published(source), licence)
+    save_guided(output, guided, card)
+    return card
 
 
-def _describe(source: Path, tensors: Mapping[str, Tensor], classes: tuple[str, ...]) -> Card:
-    """Read size and options from the shapes."""
-    scale, numbering = _recognise(source, tensors)
-    num_classes, class_width, *_ = _shape(source, tensors, f"model.{numbering.head}.cv5.0.2.weight")
-    outputs, inputs, *_ = _shape(source, tensors, f"model.{numbering.head}.cv4.0.1.conv.weight")
-    if classes and len(classes) != num_classes:
-        raise WeightsError(f"{source}: got {len(classes)} names for its {num_classes} classes")
-    return Card(
-        scale=scale,
-        classes=classes or tuple(f"class_{place}" for place in range(num_classes)),
-        class_width=class_width,
-        box_groups=1 if inputs == outputs else 4,
-        form="training",
-        source=source.name,
-    )
+def guided_from_published(published: Published, licence: str = "") -> tuple[GuidedDetector, Card]:
+    """Build the detector in training that a published file describes, with its values.
 
-
-def _recognise(source: Path, tensors: Mapping[str, Tensor]) -> tuple[ScaleName, Numbering]:
-    """Recognise the size by the widths of its backbone, the first if there are two."""
-    for name, scale in SCALES.items():
-        numbering = numbering_of(RELEASED[name], scale.passes)
-        widths = tuple(block.out for block in scale.backbone)
-        if _backbone_widths(tensors, scale, numbering) == widths:
-            return name, numbering
-    raise WeightsError(
-        f"{source}: no training form of this family: its backbone is of no known size"
-    )
-
-
-def _backbone_widths(
-    tensors: Mapping[str, Tensor], scale: Scale, numbering: Numbering
-) -> tuple[int, ...]:
-    """Read the widths where a training form of this size has them."""
-    converted = layers_of(scale)
-    layers = [numbering.renumbered(converted[f"backbone.block_{stage}"]) for stage in STAGES]
-    names = [f"model.{layer}.cv4.conv.weight" for layer in layers]
-    return tuple(len(tensors[name]) for name in names if name in tensors and tensors[name].ndim)
-
-
-def _shape(source: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    if name not in tensors or tensors[name].ndim != 4:
+    Every tensor is used and every parameter is filled, or the error names what is left.
+    """
+    source, branches = published.path, published.branches()
+    if not branches.auxiliary:
         raise WeightsError(
-            f"{source}: no training form of this family: it lacks {name}; "
-            "weights without an auxiliary branch are read by: sightline import"
+            f"{source}: {published.layout}, got no auxiliary branch to train on with; "
+            "leave out --auxiliary to import what is deployed"
         )
-    return tuple(tensors[name].shape)
+    card = describe(published, branches.main, licence)
+    if card.form == "fused":
+        raise WeightsError(
+            f"{source}: a fused training form, whose normalisations are gone, cannot be trained; "
+            "leave out --auxiliary to import what is deployed"
+        )
+    scale, form = SCALES[card.scale], RELEASED[card.scale]
+    guided = blank_guided(card, form)
+    auxiliary_bins, _ = bins_names(numbering_of(form, scale.passes))
+    take_bins(source, branches.main, bins_name(scale))
+    take_bins(source, branches.auxiliary, auxiliary_bins)
+    main = renamed(source, branches.main, official_names(guided.detector))
+    beside = renamed(source, branches.auxiliary, auxiliary_names(guided))
+    tensors = {f"detector.{name}": tensor for name, tensor in main.items()}
+    tensors |= {f"auxiliary.0.{name}": tensor for name, tensor in beside.items()}
+    assign(guided, tensors, source)
+    return guided, card.model_copy(update={"form": "training"})

@@ -11,29 +11,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from model.importing import official_name, official_names
+from model.layouts import MAIN_HEAD, TRAINING_FORMS
 from training.auxiliary import FormName
 from training.pgi import GuidedDetector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbering:
-    """Layer numbers of one published training form."""
+    """Layer numbers of one published training form, beside those of `model/layouts.py`."""
 
-    shifts: tuple[tuple[int, int], ...]
-    """A layer of the converted form, and what is added to its number and those after it."""
     auxiliary: dict[str, int]
     """Modules of the auxiliary branch."""
     head: int
     """The layer of both heads."""
 
-    def renumbered(self, layer: int) -> int:
-        """Return the number of a layer that has another one in the converted form."""
-        return layer + next(added for first, added in reversed(self.shifts) if layer >= first)
-
 
 NUMBERINGS: Final[dict[tuple[FormName, int], Numbering]] = {
     ("fpn", 1): Numbering(
-        shifts=((0, 0), (22, 7)),
         auxiliary={
             "branch.neck.context": 22,
             "branch.neck.top_p4": 25,
@@ -42,7 +36,6 @@ NUMBERINGS: Final[dict[tuple[FormName, int], Numbering]] = {
         head=29,
     ),
     ("icn", 1): Numbering(
-        shifts=((0, 1), (22, 16)),
         auxiliary={
             "branch.linked.routes.0": 23,
             "branch.linked.routes.1": 24,
@@ -60,7 +53,6 @@ NUMBERINGS: Final[dict[tuple[FormName, int], Numbering]] = {
         head=38,
     ),
     ("fpn", 2): Numbering(
-        shifts=((0, 0), (29, 7)),
         auxiliary={
             "branch.neck.context": 29,
             "branch.neck.top_p4": 32,
@@ -70,9 +62,6 @@ NUMBERINGS: Final[dict[tuple[FormName, int], Numbering]] = {
     ),
 }
 """Published training forms, by their auxiliary branch and their number of backbones."""
-
-MAIN_HEAD: Final = {"cv2": "cv4", "cv3": "cv5"}
-"""Branches of the only head of a converted form, and of the main head of a training form."""
 
 
 def numbering_of(form: FormName, passes: int) -> Numbering:
@@ -87,16 +76,19 @@ def training_names(guided: GuidedDetector) -> dict[str, str]:
     """Return the published name of each of our tensors."""
     numbering = numbering_of(guided.form, guided.detector.scale.passes)
     main = {
-        f"detector.{ours}": _renumbered(converted, numbering)
+        f"detector.{ours}": _training_name(converted, numbering.head)
         for ours, converted in official_names(guided.detector).items()
     }
+    beside = {f"auxiliary.0.{ours}": official for ours, official in auxiliary_names(guided).items()}
+    return main | beside
+
+
+def auxiliary_names(guided: GuidedDetector) -> dict[str, str]:
+    """Return the published name of each tensor of the auxiliary branch and its head."""
+    numbering = numbering_of(guided.form, guided.detector.scale.passes)
     (auxiliary,) = guided.auxiliary
     layers = {**numbering.auxiliary, "head": numbering.head}
-    beside = {
-        f"auxiliary.0.{ours}": official_name(auxiliary, ours, layers)
-        for ours in auxiliary.state_dict()
-    }
-    return main | beside
+    return {ours: official_name(auxiliary, ours, layers) for ours in auxiliary.state_dict()}
 
 
 def bins_names(numbering: Numbering) -> tuple[str, str]:
@@ -105,9 +97,12 @@ def bins_names(numbering: Numbering) -> tuple[str, str]:
     return f"model.{head}.dfl.conv.weight", f"model.{head}.dfl2.conv.weight"
 
 
-def _renumbered(converted: str, numbering: Numbering) -> str:
+def _training_name(converted: str, head: int) -> str:
+    """Bring the name of a converted form's tensor back into the training form."""
+    form = TRAINING_FORMS[head]
     model, layer, child, *path = converted.split(".")
-    number = numbering.renumbered(int(layer))
-    if number == numbering.head:
-        child = MAIN_HEAD[child]
+    if int(layer) == form.head:
+        trained = next(theirs for theirs, ours in MAIN_HEAD.items() if ours == child)
+        return ".".join((model, str(head), trained, *path))
+    number = next(theirs for theirs, ours in form.main.items() if ours == int(layer))
     return ".".join((model, str(number), child, *path))

@@ -33,7 +33,7 @@ def training_tensors(guided: GuidedDetector) -> dict[str, torch.Tensor]:
     tensors = {names[ours]: tensor for ours, tensor in guided.state_dict().items()}
     bins = torch.arange(BINS, dtype=torch.float32).reshape(1, BINS, 1, 1)
     numbering = numbering_of(guided.form, guided.detector.scale.passes)
-    return tensors | dict.fromkeys(bins_names(numbering), bins)
+    return tensors | {name: bins.clone() for name in bins_names(numbering)}
 
 
 def summed(logits: GuidedLogits) -> torch.Tensor:
