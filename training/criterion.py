@@ -77,12 +77,10 @@ class Criterion:
 
     def __call__(self, logits: GuidedLogits, targets: Targets) -> Losses:
         """Return the losses of a batch; a detector without branches has no auxiliary logits."""
-        with torch.autocast(logits.main[0].box.device.type, enabled=False):
-            heads = [flatten(head) for head in (logits.main, *logits.auxiliary)]
-            num_images, num_classes, _ = heads[0].score.shape
-            targets = targets.learnable(num_images, num_classes)
-            assignments = self._assign(heads, targets)
-            return self._weigh(heads, targets, assignments)
+        heads = [flatten(head) for head in (logits.main, *logits.auxiliary)]
+        num_images, num_classes, _ = heads[0].score.shape
+        targets = targets.learnable(num_images, num_classes)
+        return self._weigh(heads, targets, self._assign(heads, targets))
 
     def _assign(self, heads: list[Flat], targets: Targets) -> list[Assignment]:
         config = self.config.assignment
