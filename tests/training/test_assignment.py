@@ -139,14 +139,17 @@ def test_an_anchor_point_has_one_object() -> None:
         assert torch.equal(targets.image[found.object_id], found.image)
 
 
-def test_equal_boxes_share_nothing_whichever_comes_first() -> None:
-    """Two classes for one box: each anchor point goes to the class it scores higher."""
+def test_of_equal_boxes_an_anchor_point_goes_to_the_class_it_scores_higher() -> None:
+    """Whichever comes first: a box of two classes is taught as both."""
     box = (20.0, 20.0, 130.0, 130.0)
     predicted = predict(flatten(random_logits(1, 2, 160)))
     one = _classes(predicted, make_targets([(0, 0, box), (0, 1, box)]))
     other = _classes(predicted, make_targets([(0, 1, box), (0, 0, box)]))
+    overlap = complete_iou(torch.tensor(box), predicted.xyxy[0])
+    better = predicted.score_logits[0].argmax(dim=0)
     assert one == other
     assert set(one.values()) == {0, 1}
+    assert all(better[anchor] == chosen for anchor, chosen in one.items() if overlap[anchor] > 0.01)
 
 
 def test_the_order_of_objects_does_not_matter() -> None:
@@ -246,6 +249,7 @@ def _inside(predicted: Predicted, targets: Targets) -> torch.Tensor:
 
 
 def _classes(predicted: Predicted, targets: Targets) -> dict[int, int]:
-    found: Assignment = assign(predicted, targets, AssignmentConfig())
-    class_id = targets.class_id[found.object_id]
-    return dict(zip(found.anchor.tolist(), class_id.tolist(), strict=True))
+    """The class each anchor point inside learns, when every one of them is a candidate."""
+    every: Assignment = assign(predicted, targets, AssignmentConfig(candidates=1000))
+    class_id = targets.class_id[every.object_id]
+    return dict(zip(every.anchor.tolist(), class_id.tolist(), strict=True))
