@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task-aligned assignment alone: its time, and the memory of what it computes.
 
     python tests/benchmarks/bench_assignment.py

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A training step: images a second, and what each of its parts takes.
 
     python tests/benchmarks/bench_training_step.py --scale T --precisions f32 bf16

@@ -4,6 +4,7 @@
 import pytest
 import torch
 
+from model.head import STRIDES, LevelLogits, Logits
 from tests.benchmarks.allocations import Allocations
 from tests.benchmarks.objects import random_logits, random_targets
 from tests.training.targets import (
@@ -71,18 +72,21 @@ def test_a_centre_has_to_lie_inside(left: float, expected: list[int]) -> None:
     assert found.anchor.tolist() == expected
 
 
-def test_an_object_gets_the_best_aligned_anchor_points_of_all_levels() -> None:
+@pytest.mark.parametrize("image_hw", [(160, 160), (96, 224)], ids=["square", "wide"])
+def test_an_object_gets_the_best_aligned_anchor_points_of_all_levels(
+    image_hw: tuple[int, int],
+) -> None:
     """Against every pair of an object and an anchor point, looked at in one table."""
-    targets = random_targets(1, 1, image_size=160, num_classes=5, mean_size=90)
-    predicted = predict(flatten(random_logits(1, 5, 160)))
+    targets = make_targets([(0, 3, (20.0, 10.0, 130.0, 80.0))])
+    predicted = predict(flatten(_cropped(random_logits(1, 5, max(image_hw)), image_hw)))
     found = assign(predicted, targets, AssignmentConfig(candidates=7))
 
     overlap = complete_iou(targets.xyxy, predicted.xyxy[0]).clamp(min=0)
-    aligned = predicted.score_logits[0, targets.class_id[0]].sigmoid().sqrt() * overlap**6
+    aligned = predicted.score_logits[0, 3].sigmoid().sqrt() * overlap**6
     best = (aligned * _inside(predicted, targets)[0]).topk(7).indices
     assert found.anchor.tolist() == sorted(best.tolist())
-    expected = aligned[found.anchor] / aligned[best].max() * overlap[best].max()
-    assert torch.allclose(found.score, expected, rtol=1e-3)
+    expected = aligned[found.anchor] / (aligned[best].max() + 1e-9) * overlap[best].max()
+    assert torch.allclose(found.score, expected, rtol=1e-4)
 
 
 def test_the_best_anchor_point_of_an_object_scores_its_overlap() -> None:
@@ -235,6 +239,16 @@ def test_a_denser_image_costs_the_others_nothing() -> None:
 def _predicted(level: GridLevel, boxes: torch.Tensor) -> Predicted:
     logits = torch.zeros(1, 3, len(boxes))
     return Predicted(levels=(level,), xyxy=boxes[None].contiguous(), score_logits=logits)
+
+
+def _cropped(logits: Logits, image_hw: tuple[int, int]) -> Logits:
+    """The same maps, of an image cut to this size."""
+    height, width = image_hw
+    p3, p4, p5 = (
+        LevelLogits(*(part[:, :, : height // stride, : width // stride] for part in level))
+        for level, stride in zip(logits, STRIDES, strict=True)
+    )
+    return p3, p4, p5
 
 
 def _inside(predicted: Predicted, targets: Targets) -> torch.Tensor:
