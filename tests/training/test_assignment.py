@@ -89,6 +89,22 @@ def test_an_object_gets_the_best_aligned_anchor_points_of_all_levels(
     assert torch.allclose(found.score, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("image_hw", [(96, 224), (224, 96)], ids=["wide", "high"])
+@pytest.mark.parametrize(
+    "box",
+    [(-10.0, -10.0, 500.0, 500.0), (50.0, 30.0, 90.0, 95.0), (200.0, 5.0, 230.0, 400.0)],
+    ids=["around the image", "inside", "over its edge"],
+)
+def test_with_room_for_all_an_object_gets_every_anchor_point_inside_it(
+    image_hw: tuple[int, int], box: tuple[float, float, float, float]
+) -> None:
+    targets = make_targets([(0, 0, box)])
+    predicted = predict(flatten(_cropped(random_logits(1, 1, 224), image_hw)))
+    found = assign(predicted, targets, AssignmentConfig(candidates=1000))
+    (expected,) = _inside(predicted, targets)[0].nonzero(as_tuple=True)
+    assert torch.equal(found.anchor, expected)
+
+
 def test_the_best_anchor_point_of_an_object_scores_its_overlap() -> None:
     targets = random_targets(2, 6, image_size=160, num_classes=5, mean_size=50)
     logits = random_logits(2, 5, 160)
