@@ -29,6 +29,8 @@ from model.quantising import quantise, require_quantiser, serialise
 HELD_OUT: Final = 5
 """One of so many frames is kept from calibration to check on, where nothing is labelled."""
 
+MAX_AP_LOSS: Final = 0.01
+
 Canvases = Sequence[UInt8[np.ndarray, "H W 3"]]
 
 
@@ -40,7 +42,7 @@ class Request:
     output: Path
     image_size: int = 640
     """Long side of the canvas at which it is checked and timed; it runs at any."""
-    max_ap_loss: float = 0.01
+    max_ap_loss: float = MAX_AP_LOSS
     overwrite: bool = False
 
     def check(self) -> Card:
@@ -50,8 +52,8 @@ class Request:
         except ValidationError as invalid:
             raise ConfigError(f"export: {describe_faults(invalid)}") from None
         card = read_card(self.weights)
-        if card.form == "quantised":
-            raise WeightsError(f"{self.weights}: is quantised already; give the float weights")
+        if card.form in ("quantised", "built"):
+            raise WeightsError(f"{self.weights}: is {card.form} already; give the float weights")
         if self.output.exists() and not self.overwrite:
             raise WeightsError(f"{self.output}: exists already; overwrite it with --overwrite")
         if not self.output.absolute().parent.is_dir():
