@@ -2,7 +2,6 @@
 """The subcommands `import` and `models`: plain functions that print."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape

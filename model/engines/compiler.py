@@ -5,8 +5,12 @@ import os
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import Final
 
+from model.engines.cache import cache_folder
 from model.errors import EngineError
+
+CACHE_VARIABLE: Final = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def missing_compiler() -> str | None:
@@ -19,8 +23,13 @@ def missing_compiler() -> str | None:
     return None
 
 
-def require_compiler(what: str) -> None:
-    """Refuse what would have to be compiled and cannot be."""
+def prepare_compiler(what: str) -> None:
+    """Refuse what would have to be compiled and cannot be; keep what is compiled with our cache.
+
+    Torch's own place is a folder in /tmp that anybody can guess. What the user names stays.
+    """
     missing = missing_compiler()
     if missing is not None:
         raise EngineError(f"{what} is compiled by torch, and here is {missing}")
+    if cache_folder().parent != Path(os.devnull):
+        os.environ.setdefault(CACHE_VARIABLE, str(cache_folder() / "inductor"))

@@ -5,33 +5,27 @@ Compiling takes a minute and a C++ compiler; what was compiled is kept beside th
 engines, so that the next start takes seconds.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from model.engines.cache import cache_folder
-from model.engines.compiler import require_compiler
+from model.engines.compiler import prepare_compiler
 from model.engines.contract import writeable_view
 from model.engines.direct import DirectEngine, InputShape, first_line
 from model.errors import EngineError
 from model.pixels import PixelDetector
 from model.weights import load_detector
 
-CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-
 
 class InductorEngine(DirectEngine):
     """A compiled detector; compiled when it is made, never later."""
 
     def __init__(self, weights: Path, input_shape: InputShape, num_threads: int | None) -> None:
-        require_compiler("model.engine: inductor")
+        prepare_compiler("model.engine: inductor")
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        if cache_folder() != Path(os.devnull) / "sightline":
-            os.environ.setdefault(CACHE_VARIABLE, str(cache_folder() / "inductor"))
         detector, card = load_detector(weights)
         super().__init__("inductor", card.classes, input_shape)
         # torch's own annotations lack this overload

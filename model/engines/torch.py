@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference engine: eager torch in float32. Axes as in `contract`."""
+"""The reference engine: eager torch in float32. Axes as in `contract`.
+
+Images of a batch are run one by one: the last bit of a score can depend on where in memory it
+lies, and so on the image's place in the batch.
+"""
 
 from pathlib import Path
 
@@ -25,5 +29,5 @@ class TorchEngine(DirectEngine):
 
     def _run(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float32[np.ndarray, "B rows A"]:
         with torch.inference_mode():
-            channels_last = torch.from_numpy(writeable_view(images)).permute(0, 3, 1, 2)
-            return self._detector(channels_last.float() / 255).numpy()
+            pixels = torch.from_numpy(writeable_view(images)).permute(0, 3, 1, 2).float() / 255
+            return torch.cat([self._detector(image) for image in pixels.split(1)]).numpy()

@@ -11,7 +11,7 @@ import torch
 
 from model.built import Built, Needs
 from model.card import Card
-from model.engines.compiler import require_compiler
+from model.engines.compiler import prepare_compiler
 from model.engines.direct import InputShape, first_line
 from model.engines.machine import release
 from model.errors import EngineError
@@ -35,7 +35,7 @@ class AotiPackage:
     @classmethod
     def make(cls, weights: Path, input_shape: InputShape) -> "AotiPackage":
         """Compile the detector in a weights file."""
-        require_compiler("--format aoti")
+        prepare_compiler("--format aoti")
         detector, _ = load_detector(weights)
         # torch's own annotations lack this overload
         channels_last = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
