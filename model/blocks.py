@@ -5,6 +5,9 @@ Axes: B batch, C channels, H and W height and width of the map.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
 
 import torch
 import torch.nn.functional as functional
@@ -12,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from model.reparam import ConvUnit, RepConv
-from model.scales import Downsampling, Elan
+from model.scales import BlockKind, Downsampling, Elan, ElanDepth
 
 
 class Bottleneck(nn.Module):
@@ -46,8 +49,50 @@ class CspBlock(nn.Module):
         return self.merge(torch.cat((self.chain(self.left(x)), self.right(x)), dim=1))
 
 
+class ResidualBlock(nn.Module):
+    """A 3x3 between two 1x1s, at half the width, beside the identity (arXiv 1512.03385)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // 2
+        self.narrow = ConvUnit(channels, hidden, 1)
+        self.square = ConvUnit(hidden, hidden, 3)
+        self.widen = ConvUnit(hidden, channels, 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return x + self.widen(self.square(self.narrow(x)))
+
+
+class DarkBlock(nn.Module):
+    """A 1x1 to half the width and a 3x3 back, beside the identity (arXiv 1804.02767)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // 2
+        self.narrow = ConvUnit(channels, hidden, 1)
+        self.square = ConvUnit(hidden, channels, 3)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return x + self.square(self.narrow(x))
+
+
+class DepthwiseBlock(nn.Module):
+    """A 3x3 within each channel and a 1x1 across them, beside the identity (arXiv 1704.04861)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.within = ConvUnit(channels, channels, 3, groups=channels)
+        self.across = ConvUnit(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return x + self.across(self.within(x))
+
+
 class ElanBlock(nn.Module):
-    """Split the input, refine one half twice, and merge every partial result.
+    """Split the input, refine one half again and again, and merge every partial result.
+
+    Drawn for two refinements, which all published sizes have:
+
 
     x -> split -+-> left -----------------------------+
                 +-> right --+-------------------------+
@@ -55,26 +100,37 @@ class ElanBlock(nn.Module):
                                         +-> second ---+-> cat -> merge
     """
 
-    def __init__(self, inputs: int, width: Elan, repeats: int) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: Elan,
+        repeats: int,
+        *,
+        kind: BlockKind = "csp",
+        depth: ElanDepth = 2,
+    ) -> None:
         """Wire the block.
 
         Args:
             inputs: Channels of the input.
             width: Channels inside and of the output.
-            repeats: Bottlenecks in each of the two refinements; none makes them plain 3x3s.
+            repeats: Bottlenecks, or blocks of another kind, in each refinement; none leaves a 3x3.
+            kind: What refines, before the 3x3 that ends each refinement.
+            depth: Refinements in a row.
         """
         super().__init__()
         half = width.hidden // 2
         self.split = ConvUnit(inputs, width.hidden, 1)
-        self.first = _refinement(half, repeats)
-        self.second = _refinement(half, repeats)
-        self.merge = ConvUnit(width.hidden + 2 * half, width.out, 1)
+        self.order = ("first", "second", "third")[:depth]
+        for place in self.order:
+            self.add_module(place, _refinement(half, repeats, kind))
+        self.merge = ConvUnit(width.hidden + depth * half, width.out, 1)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B Cout H W"]:
-        left, right = self.split(x).chunk(2, dim=1)  # each B, hidden/2, H, W
-        first = self.first(right)
-        second = self.second(first)
-        return self.merge(torch.cat((left, right, first, second), dim=1))
+        parts = list(self.split(x).chunk(2, dim=1))  # each B, hidden/2, H, W
+        for place in self.order:
+            parts.append(getattr(self, place)(parts[-1]))
+        return self.merge(torch.cat(parts, dim=1))
 
 
 class AConv(nn.Module):
@@ -125,12 +181,49 @@ class PoolPyramid(nn.Module):
         return self.merge(torch.cat(views, dim=1))
 
 
-def _refinement(channels: int, repeats: int) -> nn.Module:
+class Routes(nn.Module):
+    """Turn one map into several, each meant to join another place (the paper's CBLinear)."""
+
+    def __init__(self, inputs: int, outputs: tuple[int, ...]) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.conv = nn.Conv2d(inputs, sum(outputs), 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> tuple[Tensor, ...]:
+        return self.conv(x).split(self.outputs, dim=1)
+
+
+def join_routes(x: Float[Tensor, "B C H W"], routed: Iterable[Tensor]) -> Float[Tensor, "B C H W"]:
+    """Add maps routed here, each brought to the resolution of `x` (the paper's CBFuse)."""
+    for route in routed:
+        x = x + functional.interpolate(route, size=x.shape[-2:], mode="nearest")
+    return x
+
+
+def _refinement(channels: int, repeats: int, kind: BlockKind) -> nn.Module:
+    mix = ConvUnit(channels, channels, 3)
     if repeats == 0:
-        return ConvUnit(channels, channels, 3)
-    return nn.Sequential(
-        OrderedDict(
-            csp=CspBlock(channels, channels, repeats),
-            mix=ConvUnit(channels, channels, 3),
-        )
-    )
+        return mix
+    return nn.Sequential(OrderedDict({kind: BLOCKS[kind](channels, repeats), "mix": mix}))
+
+
+def _cross_stage(channels: int, repeats: int) -> nn.Module:
+    return CspBlock(channels, channels, repeats)
+
+
+def _convolution(channels: int) -> nn.Module:
+    return ConvUnit(channels, channels, 3)
+
+
+def _row(block: Callable[[int], nn.Module], channels: int, repeats: int) -> nn.Module:
+    return nn.Sequential(*(block(channels) for _ in range(repeats)))
+
+
+BLOCKS: Final[dict[BlockKind, Callable[[int, int], nn.Module]]] = {
+    "csp": _cross_stage,
+    "conv": partial(_row, _convolution),
+    "res": partial(_row, ResidualBlock),
+    "dark": partial(_row, DarkBlock),
+    "depthwise": partial(_row, DepthwiseBlock),
+}
+"""What builds each kind of block: of how many channels, and how many in a row."""

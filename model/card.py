@@ -26,6 +26,7 @@ from model.scales import ScaleName
 CARD_KEY: Final = "sightline"
 """Entry of the file's metadata that holds the card, as JSON."""
 MAX_HEADER_BYTES: Final = 16 * 2**20
+MAX_CLASS_WIDTH: Final = 4096
 PICKLE_STARTS: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -34,19 +35,21 @@ class Card(Settings):
 
     scale: ScaleName
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
-    class_width: Annotated[int, Field(ge=1, le=4096)]
+    class_width: Annotated[int, Field(ge=1, le=MAX_CLASS_WIDTH)]
     """Channels of the head's class branch."""
     box_groups: Literal[1, 4]
     """Groups of the head's box branch."""
-    form: Literal["fused", "unfused", "quantised", "built"]
-    """Fused weights run; unfused ones can be trained further; a quantised or a built graph, which
-    is one of floats for one engine, only runs."""
+    form: Literal["fused", "unfused", "training", "quantised", "built"]
+    """Fused weights run; unfused ones can be trained further, those in training with the branch
+    they were trained with; a quantised graph, and a built one, of floats, only run."""
     image_size: Annotated[int, Field(ge=32)] = 640
     """Long side of the images it was trained on, in pixels."""
     dtype: Literal["float32", "int8"] = "float32"
     source: str
     """Name of the file these weights were imported from, or of the run that trained them."""
     source_sha256: str = ""
+    source_layout: str = ""
+    """How the file these weights were imported from names its tensors, in words."""
     licence: str = "unknown"
     quantisation: Quantisation | None = None
     """Present if and only if the form is `quantised`."""
@@ -106,8 +109,8 @@ def read_header(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: the file is empty")
     if start.startswith(PICKLE_STARTS):
         raise WeightsError(
-            f"{path}: a checkpoint in pickle form, which can run code when opened; importing "
-            "those is not supported yet, give a safetensors file"
+            f"{path}: a checkpoint in pickle form, which can run code when opened; "
+            f"convert it with: sightline import {path} --output PATH"
         )
     length = int.from_bytes(start[:8], "little")
     if start[8:] != b"{" or length > MAX_HEADER_BYTES:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The subcommands `import` and `models`: plain functions that print."""
+"""The subcommand `models`: a plain function that prints."""
 
 from pathlib import Path
 
@@ -9,23 +9,8 @@ from rich.table import Table
 
 from model.built import Built
 from model.card import Card, count_values, read_card, read_header
-from model.figures import FIGURES
+from model.figures import FIGURES, Cost
 from model.quantisation import Quantisation
-
-
-def import_(file: Path, *, output: Path, overwrite: bool = False) -> None:
-    """Convert published weights into a Sightline weights file.
-
-    Args:
-        file: Safetensors under the official or the ultralytics names, fused or not.
-        output: The weights file to write.
-        overwrite: Replace the output if it exists.
-    """
-    from model.importing import import_weights
-
-    card = import_weights(file, output, overwrite=overwrite)
-    line = f"{output}: size {card.scale}, {len(card.classes)} classes, licence {card.licence}"
-    Console(soft_wrap=True).print(escape(line), highlight=False)
 
 
 def models(file: Path | None = None) -> None:
@@ -38,13 +23,22 @@ def models(file: Path | None = None) -> None:
 
 
 def _sizes() -> Table:
-    table = Table(caption="fused, 80 classes, 640 x 640; AP on COCO val2017 as published (%)")
-    for column in ("size", "parameters", "GFLOPs", "AP"):
-        table.add_column(column, justify="left" if column == "size" else "right")
+    table = Table(
+        caption="fused runs, unfused trains; 80 classes, 640 px\n"
+        "AP on COCO val2017 as published, in percent",
+        caption_justify="left",
+    )
+    for column in ("size", "form", "parameters", "GFLOPs", "AP"):
+        table.add_column(column, justify="left" if column in ("size", "form") else "right")
     for scale, figures in FIGURES.items():
-        millions = f"{figures.parameters / 1e6:.2f} M"
-        table.add_row(scale, millions, f"{figures.gflops:.1f}", f"{figures.published_ap:.1f}")
+        ap = f"{figures.published_ap:.1f}"
+        table.add_row(scale, "fused", *_cost(figures.fused), ap)
+        table.add_row("", "unfused", *_cost(figures.unfused), "", end_section=True)
     return table
+
+
+def _cost(cost: Cost) -> tuple[str, str]:
+    return f"{cost.parameters / 1e6:.2f} M", f"{cost.gflops:.1f}"
 
 
 def _contents(file: Path) -> Table:
@@ -59,10 +53,11 @@ def _contents(file: Path) -> Table:
         "values": _values(file, card),
         "classes": f"{len(card.classes)}: {names}",
         "class branch": f"{card.class_width} channels",
-        "box branch": "1 group" if card.box_groups == 1 else f"{card.box_groups} groups",
+        "box branch": groups(card),
         "trained at": f"{card.image_size} px",
         "source": card.source,
         "source SHA-256": card.source_sha256 or "unknown",
+        "source layout": card.source_layout or "unknown",
         "licence": card.licence,
     }
     if card.quantisation:
@@ -74,10 +69,16 @@ def _contents(file: Path) -> Table:
     return table
 
 
+def groups(card: Card) -> str:
+    """Return the groups of the head's box branch, in words."""
+    return "1 group" if card.box_groups == 1 else f"{card.box_groups} groups"
+
+
 def _values(file: Path, card: Card) -> str:
     if card.built and card.built.engine != "openvino":
         return f"{file.stat().st_size:,} bytes for engine {card.built.engine}"
-    unit = f"({card.dtype})" if card.form in ("fused", "unfused") else "bytes, an OpenVINO graph"
+    graph = card.form in ("quantised", "built")
+    unit = "bytes, an OpenVINO graph" if graph else f"({card.dtype})"
     return f"{count_values(read_header(file)):,} {unit}"
 
 

@@ -35,3 +35,9 @@ class PrecisionLost(ModelError):  # noqa: N818 - it says what happened
 def unreadable(path: Path, failure: OSError) -> WeightsError:
     """Say that a file cannot be opened, and why."""
     return WeightsError(f"{path}: cannot read these weights: {failure.strerror}")
+
+
+def shown(text: str) -> str:
+    """Return a name found in a file as it may be printed: short, and on one line."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable if len(printable) <= 80 else f"{printable[:77]}..."

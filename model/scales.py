@@ -9,8 +9,11 @@ of `context`, and a downsampling's width follows from its kind and its neighbour
 from dataclasses import dataclass
 from typing import Final, Literal
 
-ScaleName = Literal["T", "S", "M", "C"]
+ScaleName = Literal["T", "S", "M", "C", "E"]
 Downsampling = Literal["AConv", "ADown"]
+BlockKind = Literal["csp", "conv", "res", "dark", "depthwise"]
+"""Computational blocks; every released size has `csp`."""
+ElanDepth = Literal[1, 2, 3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,18 @@ class Scale:
     context: int
     """Channels leaving the pooling pyramid, at stride 32."""
     repeats: int
-    """Bottlenecks in each cross-stage block."""
+    """Bottlenecks in each cross-stage block, or blocks in a row of another kind: CSP depth."""
     down: Downsampling
     class_width: int
     """Channels of the head's class branch, as released."""
-    first: Literal["plain", "csp"] = "csp"
-    """Kind of the block at stride 4."""
+    block: BlockKind = "csp"
+    """What refines the features in each block of the network."""
+    depth: ElanDepth = 2
+    """Refinements in a row in each block of the network: ELAN depth."""
+    first: Literal["plain", "block"] = "block"
+    """What refines at stride 4: two bare convolutions, or the same as everywhere."""
+    passes: Literal[1, 2] = 1
+    """Times the image goes through a backbone, each linked to the one before."""
 
 
 # fmt: off
@@ -61,5 +70,8 @@ SCALES: Final[dict[ScaleName, Scale]] = {
     "C": Scale(stem=(64, 128), repeats=1, down="ADown", context=512, class_width=256,
                backbone=(Elan(256, 128), Elan(512, 256), Elan(512, 512), Elan(512, 512)),
                neck=even(512, 256, 512, 512)),
+    "E": Scale(stem=(64, 128), repeats=2, down="ADown", context=512, class_width=256, passes=2,
+               backbone=(Elan(256, 128), Elan(512, 256), Elan(1024, 512), Elan(1024, 512)),
+               neck=(*even(512, 256, 512), Elan(512, 1024))),
 }
 # fmt: on

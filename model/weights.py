@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Card",
+    "assign",
     "blank",
     "fill",
     "load_detector",
@@ -57,6 +58,11 @@ def load_detector(path: Path) -> tuple["model.network.Detector", Card]:
             f"{path}: a {card.form} artefact, which holds no weights that torch could run; "
             "give the file it was exported from"
         )
+    if card.form == "training":
+        raise WeightsError(
+            f"{path}: a detector in training, with its auxiliary branch; "
+            "give the file that was made from it to be run"
+        )
     return fill(blank(card), read_tensors(path), path), card
 
 
@@ -83,7 +89,13 @@ def fill(
     """Give a blank detector its tensors, every one of them, and fuse it."""
     from model.reparam import fuse
 
-    wanted = {name: _kind(tensor) for name, tensor in detector.state_dict().items()}
+    assign(detector, tensors, path)
+    return fuse(detector)
+
+
+def assign(module: "torch.nn.Module", tensors: dict[str, "torch.Tensor"], path: Path) -> None:
+    """Give a module its tensors, every one of them, or say how they differ."""
+    wanted = {name: _kind(tensor) for name, tensor in module.state_dict().items()}
     found = {name: _kind(tensor) for name, tensor in tensors.items()}
     faults = [f"{name} is missing" for name in wanted if name not in found]
     faults += [f"{name} has no place" for name in found if name not in wanted]
@@ -95,8 +107,7 @@ def fill(
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise WeightsError(f"{path}: wrong tensors: {'; '.join(faults[:3])}{more}")
-    detector.load_state_dict(tensors, assign=True)
-    return fuse(detector)
+    module.load_state_dict(tensors, assign=True)
 
 
 def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:

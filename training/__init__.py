@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of the detector (PGI); empty until training lands."""
+"""Training of the detector, guided by auxiliary branches (PGI)."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from model.engines.contract import Engine
 from pipeline.errors import StageError
+from pipeline.fairness import FairQueue
 from pipeline.messages import Dropped, Frame, Predictions, timing
 from pipeline.transport.control import EngineBuilt
 from pipeline.transport.links import Delivery
@@ -37,7 +38,7 @@ class _Lane:
 
     engine: Future[Engine]
     begun_s: float
-    waiting: deque[tuple[Delivery, np.ndarray]] = field(default_factory=deque)
+    waiting: FairQueue[tuple[Delivery, np.ndarray]] = field(default_factory=FairQueue)
     num_running: int = 0
     results: Pool | None = None
 
@@ -63,8 +64,6 @@ class Infer:
         self._budget_ns = budget_ns or {}
         """Age from which a frame of a live stream is not worth a request, by stream."""
         self._lanes: dict[tuple[int, ...], _Lane] = {}
-        self._turns = 0
-        self._last_turn: dict[str, int] = {}
         self._done: deque[tuple[_Job, BaseException | None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._builder = ThreadPoolExecutor(1, "build-engine")
@@ -100,7 +99,7 @@ class Infer:
             engine = self._builder.submit(self._build, image_hw=(height, width), batch=looks)
             engine.add_done_callback(lambda _: os.eventfd_write(self._wake, 1))
             self._lanes[shape] = _Lane(engine, time.monotonic())
-        self._lanes[shape].waiting.append((delivery, images))
+        self._lanes[shape].waiting.put(message.stream, (delivery, images))
 
     def _make_room(self, ports: Ports) -> None:
         """Close engines that nobody uses, the oldest first, where there are too many."""
@@ -130,38 +129,23 @@ class Infer:
                 lease = lane.results.lease()
                 if lease is None:
                     break
-                delivery, images = self._whose_turn(lane)
+                delivery, images = lane.waiting.take()
                 self._start(engine, _Job(lane, delivery, lease), images)
-
-    def _whose_turn(self, lane: _Lane) -> tuple[Delivery, np.ndarray]:
-        """Take the oldest frame of the stream that was served longest ago.
-
-        In the order of arrival, cameras that send at the same moments would be served in the same
-        order each time, and the last of them would lose most frames.
-        """
-        place = min(
-            range(len(lane.waiting)),
-            key=lambda n: self._last_turn.get(lane.waiting[n][0].message.stream, 0),
-        )
-        delivery, images = lane.waiting[place]
-        del lane.waiting[place]
-        self._turns += 1
-        self._last_turn[delivery.message.stream] = self._turns
-        return delivery, images
 
     def _drop_late(self, ports: Ports, lane: _Lane) -> None:
         """Leave tombstones for frames that waited too long, before they cost a request."""
-        now_ns, fresh = time.monotonic_ns(), deque[tuple[Delivery, np.ndarray]]()
-        for delivery, images in lane.waiting:
-            message = delivery.message
-            assert isinstance(message, Frame)
-            budget_ns = self._budget_ns.get(message.stream)
-            if budget_ns is None or now_ns - message.captured_ns <= budget_ns:
-                fresh.append((delivery, images))
-            else:
-                dropped = Dropped(**timing(message), cause="late")
-                ports.send("predictions", dropped, on_acknowledged=delivery.acknowledge)
-        lane.waiting = fresh
+        now_ns = time.monotonic_ns()
+
+        def late(waiting: tuple[Delivery, np.ndarray]) -> bool:
+            frame = waiting[0].message
+            assert isinstance(frame, Frame)
+            budget_ns = self._budget_ns.get(frame.stream)
+            return budget_ns is not None and now_ns - frame.captured_ns > budget_ns
+
+        for delivery, _ in lane.waiting.remove(late):
+            assert isinstance(delivery.message, Frame)
+            dropped = Dropped(**timing(delivery.message), cause="late")
+            ports.send("predictions", dropped, on_acknowledged=delivery.acknowledge)
 
     def _start(self, engine: Engine, job: _Job, images: np.ndarray) -> None:
         def on_done(error: BaseException | None) -> None:

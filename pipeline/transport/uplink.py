@@ -8,7 +8,6 @@ Pictures without an answer are kept and sent again, so that a worker may come an
 
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from zmq.utils.monitor import recv_monitor_message
 from model.slicing import Region
 from pipeline.config import RemoteConfig
 from pipeline.errors import StageError
+from pipeline.fairness import FairQueue
 from pipeline.transport.control import EngineBuilt
 from pipeline.transport.curve import PUBLIC_SUFFIX, Keys, secure, watch_over
 from pipeline.transport.mailbox import Mailbox
@@ -102,10 +102,10 @@ class Uplink:
         self._server = server
         self._hello = hello
         self._asked: Mailbox[Asked | None] = Mailbox()
-        self._waiting: deque[Asked] = deque()
+        self._waiting = FairQueue[Asked]()
         self._sent: dict[int, Asked] = {}
         self._streams: dict[str, int] = {}
-        """The numbers of streams; the one served longest ago stands first."""
+        """The numbers of streams."""
         self._credits = 0
         self._frame_bytes = 0
         self._answered = False
@@ -169,7 +169,8 @@ class Uplink:
         """
         self._credits, self._answered = 0, False
         # what an earlier connection left without an answer goes first, in its order
-        self._waiting.extendleft(reversed(self._sent.values()))
+        for asked in reversed(self._sent.values()):
+            self._waiting.put_back(asked.stream, asked)
         self._sent.clear()
         while True:
             connection.wait(self._asked.fileno())
@@ -181,29 +182,17 @@ class Uplink:
                 return
             self._drop_late()
             while self._waiting and len(self._sent) < self._credits:
-                self._send(connection, self._whose_turn())
+                self._send(connection, self._waiting.take())
 
     def _drop_late(self) -> None:
         """Answer pictures that waited too long, before they cost anything."""
-        now_ns, fresh = time.monotonic_ns(), deque[Asked]()
-        for asked in self._waiting:
-            if asked.late_ns is None or now_ns <= asked.late_ns:
-                fresh.append(asked)
-            else:
-                self.news.put(Answer(asked.number, None))
-        self._waiting = fresh
+        now_ns = time.monotonic_ns()
 
-    def _whose_turn(self) -> Asked:
-        """Take the oldest picture of the stream that was served longest ago."""
-        for asked in self._waiting:
-            self._streams.setdefault(asked.stream, len(self._streams) % MOST_STREAMS)
-        oldest: dict[str, Asked] = {}
-        for asked in self._waiting:
-            oldest.setdefault(asked.stream, asked)
-        stream = next(stream for stream in self._streams if stream in oldest)
-        self._streams[stream] = self._streams.pop(stream)
-        self._waiting.remove(oldest[stream])
-        return oldest[stream]
+        def late(asked: Asked) -> bool:
+            return asked.late_ns is not None and now_ns > asked.late_ns
+
+        for asked in self._waiting.remove(late):
+            self.news.put(Answer(asked.number, None))
 
     def _send(self, connection: "_Connection", asked: Asked) -> None:
         self._check_size(asked)
@@ -231,7 +220,8 @@ class Uplink:
         for asked in self._asked.take():
             if asked is None:
                 return False
-            self._waiting.append(asked)
+            self._streams.setdefault(asked.stream, len(self._streams) % MOST_STREAMS)
+            self._waiting.put(asked.stream, asked)
         return True
 
     def _pause(self, seconds: float) -> bool:

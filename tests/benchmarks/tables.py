@@ -172,16 +172,32 @@ def _streams_row(trial: dict[str, Any]) -> tuple[str, ...]:
 
 def batches(result: dict[str, Any]) -> Iterator[str]:
     """`bench_batches.py`: a row for each number of requests and of pictures in each."""
+    models = result["models"]
     rows = (
         (
-            str(side["requests"]),
-            str(side["batch"]),
-            f"{side['images_per_s']['median']:.1f}",
-            f"{side['cpu_ms']['median']:.1f}",
+            str(sides[0]["requests"]),
+            str(sides[0]["batch"]),
+            *(
+                cell
+                for side in sides
+                for cell in (
+                    f"{side['images_per_s']['median']:.1f}",
+                    f"{side['cpu_ms']['median']:.1f}",
+                )
+            ),
         )
-        for side in result["sides"]
+        for sides in zip(*(model["sides"] for model in models), strict=True)
     )
-    return markdown(("requests", "pictures in each", "pictures/s", "CPU-ms a picture"), rows)
+    columns = (
+        f"{model['scale']}: {what}" for model in models for what in ("pictures/s", "CPU-ms each")
+    )
+    yield from markdown(("requests", "pictures in each", *columns), rows)
+    yield ""
+    yield (
+        f"{result['canvas']} in {models[0]['precision']}; {result['cores']} cores of "
+        f"{result['cpu']}; medians of "
+        f"{models[0]['sides'][0]['images_per_s']['runs']}; commit {result['commit']}."
+    )
 
 
 def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

@@ -10,15 +10,18 @@ from model.importing import official_names
 from model.network import Detector
 from model.reparam import fuse
 from model.scales import SCALES, ScaleName
+from tests.model.costs import gflops, num_parameters
 
 # parameters unfused and fused, with the 16 fixed distances that the published network stores;
-# tensors likewise
+# tensors likewise; GFLOPs likewise, with the convolution that weighs those distances
 PUBLISHED = {
-    "T": (2_036_560, 2_001_840, 1339, 371),
-    "S": (7_226_208, 7_105_888, 1339, 371),
-    "M": (20_124_000, 19_978_672, 907, 279),
-    "C": (25_498_752, 25_288_768, 937, 289),
+    "T": (2_036_560, 2_001_840, 1339, 371, 7.795, 7.713),
+    "S": (7_226_208, 7_105_888, 1339, 371, 26.709, 26.379),
+    "M": (20_124_000, 19_978_672, 907, 279, 76.800, 76.310),
+    "C": (25_498_752, 25_288_768, 937, 289, 102.819, 102.137),
+    "E": (58_114_432, 57_345_920, 1811, 523, 191.148, 188.946),
 }
+DISTANCE_GFLOPS = 2 * BINS * 4 * 8400 / 1e9
 
 
 def make(scale: ScaleName, *, box_groups: int = 4, class_width: int | None = None) -> Detector:
@@ -26,17 +29,13 @@ def make(scale: ScaleName, *, box_groups: int = 4, class_width: int | None = Non
         return Detector(SCALES[scale], 80, box_groups=box_groups, class_width=class_width).eval()
 
 
-def num_parameters(detector: Detector) -> int:
-    return sum(parameter.numel() for parameter in detector.parameters())
-
-
 @pytest.mark.parametrize("scale", SCALES)
-def test_parameters_are_the_published_ones(scale: ScaleName) -> None:
-    unfused = make(scale)
-    fused = fuse(unfused)
-    counts = (num_parameters(unfused) + BINS, num_parameters(fused) + BINS)
-    tensors = (len(unfused.state_dict()) + 1, len(fused.state_dict()) + 1)
-    assert counts + tensors == PUBLISHED[scale]
+def test_the_costs_are_the_published_ones(scale: ScaleName) -> None:
+    forms = (unfused := make(scale), fuse(unfused))
+    counts = tuple(num_parameters(form) + BINS for form in forms)
+    tensors = tuple(len(form.state_dict()) + 1 for form in forms)
+    costs = tuple(round(gflops(form) + DISTANCE_GFLOPS, 3) for form in forms)
+    assert counts + tensors + costs == PUBLISHED[scale]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -60,22 +59,7 @@ def test_each_tensor_has_its_own_published_name(scale: ScaleName) -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_table_of_figures_is_counted_on_the_network(scale: ScaleName) -> None:
-    fused = fuse(make(scale))
-    assert FIGURES[scale].parameters == num_parameters(fused)
-    assert FIGURES[scale].gflops == pytest.approx(gflops(fused), abs=5e-4)
-
-
-def gflops(detector: Detector) -> float:
-    """Twice the multiplications of the convolutions, for one image of 640 x 640."""
-    total = 0
-
-    def count(conv: torch.nn.Conv2d, _: object, output: torch.Tensor) -> None:
-        nonlocal total
-        total += 2 * conv.weight.numel() * output.shape[-2] * output.shape[-1]
-
-    for module in detector.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(count)
-    with torch.inference_mode():
-        detector(torch.zeros(1, 3, 640, 640, device="meta"))
-    return total / 1e9
+    unfused = make(scale)
+    for form, cost in ((unfused, FIGURES[scale].unfused), (fuse(unfused), FIGURES[scale].fused)):
+        assert cost.parameters == num_parameters(form)
+        assert cost.gflops == pytest.approx(gflops(form), abs=5e-4)

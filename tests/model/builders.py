@@ -12,7 +12,7 @@ from model.blocks import ElanBlock
 from model.card import Card
 from model.detections import Detections
 from model.head import BINS, LEVELS, BoxGroups
-from model.importing import BINS_NAME, official_names
+from model.importing import bins_name, official_names
 from model.network import Detector
 from model.parity import make_pictures
 from model.quantisation import Quantisation
@@ -118,7 +118,9 @@ def published_tensors(detector: Detector) -> dict[str, torch.Tensor]:
     """The tensors of a detector under their official names, with the published constant."""
     names = official_names(detector)
     tensors = {names[ours]: tensor for ours, tensor in detector.state_dict().items()}
-    tensors[BINS_NAME] = torch.arange(BINS, dtype=torch.float32).reshape(1, BINS, 1, 1)
+    tensors[bins_name(detector.scale)] = torch.arange(BINS, dtype=torch.float32).reshape(
+        1, BINS, 1, 1
+    )
     return tensors
 
 

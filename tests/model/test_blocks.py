@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from model.blocks import AConv, ADown, CspBlock, ElanBlock, PoolPyramid
+from model.blocks import AConv, ADown, CspBlock, ElanBlock, PoolPyramid, Routes, join_routes
 from model.scales import SCALES, Elan, ScaleName
 
 
@@ -37,6 +37,7 @@ def test_a_downsampling_halves_the_resolution(down: type[AConv | ADown], height:
         pytest.param(AConv(32, 64), 18_560, id="AConv"),
         pytest.param(ADown(256, 256), 164_352, id="ADown"),
         pytest.param(PoolPyramid(128, 128), 41_344, id="pooling pyramid"),
+        pytest.param(Routes(512, (64, 128, 256)), 229_824, id="E's routes at stride 8"),
     ],
 )
 def test_a_block_has_the_published_parameters(block: torch.nn.Module, expected: int) -> None:
@@ -61,3 +62,26 @@ def test_a_csp_block_without_bottlenecks_is_two_views_merged() -> None:
     with torch.inference_mode():
         views = torch.cat((block.left(x), block.right(x)), dim=1)
         torch.testing.assert_close(block(x), block.merge(views))
+
+
+def test_routes_are_parts_of_one_convolution() -> None:
+    routes = Routes(6, (2, 4))
+    x = torch.rand(1, 6, 3, 5)
+    with torch.inference_mode():
+        first, second = routes(x)
+        torch.testing.assert_close(torch.cat((first, second), dim=1), routes.conv(x))
+    assert (first.shape, second.shape) == ((1, 2, 3, 5), (1, 4, 3, 5))
+
+
+def test_a_coarse_route_adds_each_cell_to_the_square_above_it() -> None:
+    x = torch.zeros(1, 1, 4, 4)
+    coarse = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    fine = torch.full_like(x, 10.0)
+    expected = fine + coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert torch.equal(join_routes(x, (coarse, fine)), expected)
+    assert not x.any(), "the map that was joined is left as it was"
+
+
+def test_a_map_that_nothing_joins_stays_itself() -> None:
+    x = torch.rand(1, 2, 3, 3)
+    assert join_routes(x, ()) is x

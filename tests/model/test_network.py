@@ -5,11 +5,14 @@ The golden values come from the published network given weights by a formula of 
 name and position, in float64.
 """
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 import torch
 
-from model.importing import BINS_NAME, official_names
-from model.network import Detector
+from model.importing import bins_name, official_names
+from model.network import Detector, LinkedBackbone
 from model.scales import SCALES, ScaleName
 
 # size, class width, sum of boxes, sum of scores, box of the first anchor, its first three
@@ -35,6 +38,10 @@ GOLDEN = [
                  (3.781266, 4.195815, 119.2464273, 120.7078586),
                  (.49157752, .51428397, .52064309),
                  (47.9500296, 80.6243575, 480.0908499, 479.5648214), id="C"),
+    pytest.param("E", 256, 50416.89915062, 5038.26012305,
+                 (4.1095154, 4.147886, 119.8615847, 120.3788035),
+                 (.47548454, .47932396, .50094225),
+                 (49.1020722, 78.9011681, 478.5696853, 481.5687668), id="E"),
 ]  # fmt: skip
 
 
@@ -67,7 +74,8 @@ def test_golden_outputs(
 def golden_detector(scale: ScaleName, class_width: int) -> Detector:
     detector = Detector(SCALES[scale], 80, class_width=class_width).double().eval()
     names = official_names(detector)
-    order = {name: place for place, name in enumerate(sorted([*names.values(), BINS_NAME]))}
+    published = sorted([*names.values(), bins_name(SCALES[scale])])
+    order = {name: place for place, name in enumerate(published)}
     for ours, tensor in detector.state_dict().items():
         tensor.copy_(golden_values(names[ours], order[names[ours]], tensor.shape))
     return detector
@@ -114,8 +122,30 @@ def test_the_pyramid_gives_backbone_and_neck_at_three_strides() -> None:
     assert [level.shape for level in neck] == [level.shape for level in backbone]
 
 
-def test_logits_reach_every_parameter() -> None:
-    detector = Detector(SCALES["T"], 2).train()
+def test_the_pyramid_of_linked_backbones_shows_the_first_and_the_neck_reads_the_second() -> None:
+    detector = Detector(replace(SCALES["T"], passes=2), 2).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        stages = detector.backbone(images)
+        shown, read = detector.pyramid(images)
+        expected = detector.neck(detector.linked[0](images, stages)[2:])
+    assert all(map(torch.equal, shown, stages[2:]))
+    assert all(map(torch.equal, read, expected))
+
+
+def test_a_backbone_linked_to_the_coarsest_stages_is_joined_there_alone() -> None:
+    linked = LinkedBackbone(SCALES["T"], (64, 96, 128)).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        alone = linked.backbone(images)
+        joined = linked(images, alone[2:])
+    same = [torch.equal(*maps) for maps in zip(alone, joined, strict=True)]
+    assert same == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_logits_reach_every_parameter(passes: Literal[1, 2]) -> None:
+    detector = Detector(replace(SCALES["T"], passes=passes), 2).train()
     logits = detector.logits(torch.rand(2, 3, 64, 64))
     sum(level.box.sum() + level.score.sum() for level in logits).backward()
     assert all(parameter.grad is not None for parameter in detector.parameters())

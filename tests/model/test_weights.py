@@ -158,7 +158,7 @@ def test_a_pickle_is_refused_unopened(tmp_path: Path, kind: str) -> None:
     else:
         path.write_bytes(pickle.dumps({"weight": 1}))
     assert "pickle form" in fault(path)
-    assert "not supported yet" in fault(path)
+    assert f"sightline import {path} --output PATH" in fault(path)
 
 
 @pytest.mark.parametrize(

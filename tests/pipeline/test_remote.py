@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The trunk on another host: the same tracks, whoever comes and goes; `pipeline/station.py`."""
 
 import gc
@@ -11,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -402,14 +404,16 @@ def test_somebody_else_who_listens_there_is_told_from_a_worker(
         address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
 
         def answer() -> None:
-            for _ in range(3):
-                connection, _ = other.accept()
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(100))
-                connection.close()
+            with suppress(OSError):  # until nobody listens any more
+                while True:
+                    connection, _ = other.accept()
+                    with connection, suppress(ConnectionError):
+                        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(100))
 
         thread = threading.Thread(target=answer)
         thread.start()
         job = run_job(make_config(weights, tmp_path, ring.remote(address)), clip)
+        other.shutdown(socket.SHUT_RDWR)
         thread.join()
     assert "is no worker" in reason(job)
 

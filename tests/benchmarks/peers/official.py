@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from model.head import BINS
-from model.importing import BINS_NAME, official_names
+from model.importing import bins_name, official_names
 from model.weights import load_detector
 
 
@@ -18,7 +18,9 @@ def save_official(weights: Path, output: Path) -> None:
         raise SystemExit(f"{weights}: ultralytics knows no box branch in {card.box_groups} groups")
     names = official_names(detector)
     tensors = {names[ours]: tensor for ours, tensor in detector.state_dict().items()}
-    tensors[BINS_NAME] = torch.arange(BINS, dtype=torch.float32).reshape(1, BINS, 1, 1)
+    tensors[bins_name(detector.scale)] = torch.arange(BINS, dtype=torch.float32).reshape(
+        1, BINS, 1, 1
+    )
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()},
         output,
