@@ -18,6 +18,7 @@ from model.built import Accuracy, ArtefactEngine, Built, Parity
 from model.card import Card, read_card
 from model.config import EngineName, ModelConfig, Suppression, describe_faults
 from model.errors import ConfigError, WeightsError
+from model.exporting import refuse_own_weights
 from model.formats import Graph, make_graph
 from model.formats.graph import SUFFIXES
 from model.parity import exact_engine, measure_parity, refuse_differences, refuse_loss
@@ -65,6 +66,7 @@ class BuildRequest:
         if self.engine != "onnx" and self.nms:
             raise ConfigError("export: --nms is for --format onnx only")
         _check_output(self.output, self.engine, overwrite=self.overwrite)
+        refuse_own_weights(self.weights, self.output)
         card = read_card(self.weights)
         if card.form in ("quantised", "built"):
             raise WeightsError(f"{self.weights}: is an artefact already; give the weights")

@@ -58,6 +58,7 @@ class Request:
             raise WeightsError(f"{self.output}: exists already; overwrite it with --overwrite")
         if not self.output.absolute().parent.is_dir():
             raise WeightsError(f"{self.output}: its folder does not exist")
+        refuse_own_weights(self.weights, self.output)
         require_quantiser()
         require_evaluator()
         return card
@@ -110,6 +111,12 @@ def export(
     card = _quantised(float_card, measured)
     save_artefact(request.output, text, numbers, card)
     return card
+
+
+def refuse_own_weights(weights: Path, output: Path) -> None:
+    """Refuse to put an artefact in the place of the weights it is made from."""
+    if weights.resolve() == output.resolve():
+        raise WeightsError(f"{output}: holds the weights themselves; name another output")
 
 
 def hold_out(canvases: Canvases) -> tuple[Canvases, Canvases]:

@@ -55,7 +55,7 @@ def expected(calm_weights: Path) -> np.ndarray:
 
 
 def test_it_agrees_with_eager_torch(engine: Engine, expected: np.ndarray) -> None:
-    """Found on 2026-11-21: at most 1e-4 px and 2e-6 of score, except OpenVINO's 3e-3 and 2e-5."""
+    """On 2026-11-21 OpenVINO lay at most 5e-4 px and 4e-6 of score from it."""
     box_px, score = difference(engine.infer(PICTURES), expected)
     assert expected[:, 4:].std() > 0.05  # nothing is said about scores that are all alike
     assert box_px < 0.02
@@ -142,7 +142,7 @@ def test_a_closed_engine_says_so_and_closing_twice_is_once(engine: Engine) -> No
 
 @pytest.mark.parametrize("fixture", ["calm_weights", "openvino_artefact"])
 def test_bf16_is_near(fixture: str, request: pytest.FixtureRequest, expected: np.ndarray) -> None:
-    """A few boxes go far where a distribution has two peaks; the median is 0.14 px (2026-11-21)."""
+    """A few boxes go far where a distribution has two peaks; the median is 0.25 px (2026-11-21)."""
     try:
         built = make_engine("openvino", request.getfixturevalue(fixture), "bf16")
     except EngineError as refused:
@@ -150,5 +150,5 @@ def test_bf16_is_near(fixture: str, request: pytest.FixtureRequest, expected: np
     apart = np.abs(built.infer(PICTURES) - expected)
     built.close()
     assert built.precision == "bf16"
-    assert 0 < np.median(apart[:, :4]) < 0.3
+    assert 0 < np.median(apart[:, :4]) < 0.5
     assert 0 < np.median(apart[:, 4:]) < 0.01
