@@ -16,7 +16,10 @@ COMMANDS = {
     "doctor": ("pipeline.cli:doctor", "Say what this machine can do and what it lacks."),
     "models": ("model.cli:models", "List the sizes, or say what a weights file is."),
     "import": ("training.cli:import_", "Convert a published checkpoint into our weights file."),
-    "export": ("pipeline.export:export", "Make a faster int8 artefact, calibrated on your frames."),
+    "export": (
+        "pipeline.export:export",
+        "Make an artefact for an engine, proven against the weights.",
+    ),
 }
 
 

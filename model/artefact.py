@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A quantised detector on disk: an OpenVINO graph of any canvas, in a safetensors file.
+"""An OpenVINO graph on disk, of any canvas, int8 or float, in a safetensors file.
 
 The file's two tensors are OpenVINO's own form, text that describes the graph and numbers. Neither
 torch nor the quantiser is needed to read them. What is read may come from anybody, and OpenVINO
@@ -33,7 +33,7 @@ LAYERS: Final = frozenset(
      "ShapeOf", "Sigmoid", "Slice", "SoftMax", "Softmax", "Split", "StridedSlice", "Subtract",
      "Swish", "Transpose", "Unsqueeze", "VariadicSplit"}
 )  # fmt: skip
-"""Kinds of layers that a quantised detector is made of."""
+"""Kinds of layers that a detector is made of."""
 
 
 def graph_digest(text: bytes, numbers: bytes) -> str:
@@ -65,7 +65,8 @@ def read_graph(path: Path, input_shape: tuple[int, int, int, int]) -> openvino.M
     """
     card = read_card(path)
     numbers, text = _read_tensors(path)
-    if card.quantisation is None or graph_digest(text, numbers) != card.quantisation.graph_sha256:
+    made = card.quantisation or card.built
+    if made is None or graph_digest(text, numbers) != made.graph_sha256:
         raise WeightsError(f"{path}: the artefact is damaged; export it again")
     _check_text(path, text, len(numbers))
     try:

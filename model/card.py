@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a weights file is, read from its first bytes alone.
+"""What a file of ours is, read without running anything in it.
 
-A safetensors file starts with the length of its header, 8 bytes, then the header, JSON. Ours
-carries a card in the header's metadata.
+Weights and OpenVINO graphs are safetensors files, read from their first bytes alone. Such a file
+starts with the length of its header, 8 bytes, then the header, JSON. Ours carries a card in the
+header's metadata; ONNX files carry it in a note, and packages of compiled code as an entry.
 """
 
 import itertools
@@ -14,8 +15,11 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from model.built import Built
 from model.config import Settings, describe_faults
-from model.errors import WeightsError
+from model.errors import WeightsError, unreadable
+from model.onnx_file import read_notes
+from model.package import read_package_card
 from model.quantisation import Quantisation
 from model.scales import ScaleName
 
@@ -35,9 +39,9 @@ class Card(Settings):
     """Channels of the head's class branch."""
     box_groups: Literal[1, 4]
     """Groups of the head's box branch."""
-    form: Literal["fused", "unfused", "training", "quantised"]
+    form: Literal["fused", "unfused", "training", "quantised", "built"]
     """Fused weights run; unfused ones can be trained further, those in training with the branch
-    they were trained with; a quantised graph only runs."""
+    they were trained with; a quantised graph, and a built one, of floats, only run."""
     image_size: Annotated[int, Field(ge=32)] = 640
     """Long side of the images it was trained on, in pixels."""
     dtype: Literal["float32", "int8"] = "float32"
@@ -49,6 +53,8 @@ class Card(Settings):
     licence: str = "unknown"
     quantisation: Quantisation | None = None
     """Present if and only if the form is `quantised`."""
+    built: Built | None = None
+    """Present if and only if the form is `built`."""
     format_version: Literal[1] = 1
 
     @model_validator(mode="after")
@@ -57,16 +63,26 @@ class Card(Settings):
             raise PydanticCustomError(
                 "form", "a quantised file, and no other, says how it was quantised"
             )
+        if (self.form == "built") != (self.built is not None):
+            raise PydanticCustomError("form", "a built file, and no other, says how it was built")
         return self
 
 
 def read_card(path: Path) -> Card:
-    """Say what a weights file holds, from its first bytes."""
-    return card_of(path, read_header(path))
+    """Say what a weights file or an artefact is, without running anything in it."""
+    if path.suffix == ".onnx":
+        text = read_notes(path).get(CARD_KEY)
+    elif path.suffix == ".pt2":
+        text = read_package_card(path)
+    else:
+        return card_of(path, read_header(path))
+    if text is None:
+        raise WeightsError(f"{path}: not an artefact of sightline export: it has no card")
+    return parse_card(path, text)
 
 
 def card_of(path: Path, header: dict[str, Any]) -> Card:
-    """Return the card in a header that was read from `path`."""
+    """Return the card in a safetensors header that was read from `path`."""
     metadata = header.get("__metadata__")
     text = metadata.get(CARD_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
@@ -74,6 +90,11 @@ def card_of(path: Path, header: dict[str, Any]) -> Card:
             f"{path}: not a Sightline weights file, though it is a safetensors file; "
             f"convert it with: sightline import {path} --output PATH"
         )
+    return parse_card(path, text)
+
+
+def parse_card(path: Path, text: str | bytes) -> Card:
+    """Return the card that was found in a file as JSON."""
     try:
         return Card.model_validate_json(text)
     except ValidationError as invalid:
@@ -136,8 +157,3 @@ def _parse_header(path: Path, text: bytes) -> tuple[dict[str, Any], int]:
     if not well_formed:
         raise WeightsError(f"{path}: not a safetensors file: its header is damaged")
     return header, data_bytes
-
-
-def unreadable(path: Path, failure: OSError) -> WeightsError:
-    """Say that a file cannot be opened, and why."""
-    return WeightsError(f"{path}: cannot read these weights: {failure.strerror}")

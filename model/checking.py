@@ -55,7 +55,7 @@ def check_agreement(weights: Path, artefact: Path, canvases: Canvases) -> Check:
     if not truth["annotations"]:
         raise DataError(
             f"export: the float detector finds nothing in {len(canvases)} frames held out to check "
-            "on; calibrate on frames that show something, or name labelled images with --check"
+            "on; calibrate on frames that show something, or name labelled images with --data"
         )
 
     def agreement(model: Path) -> float:

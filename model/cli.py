@@ -2,13 +2,13 @@
 """The subcommand `models`: a plain function that prints."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from model.card import Card, card_of, count_values, read_header
+from model.built import Built
+from model.card import Card, count_values, read_card, read_header
 from model.figures import FIGURES, Cost
 from model.quantisation import Quantisation
 
@@ -17,7 +17,7 @@ def models(file: Path | None = None) -> None:
     """List the sizes of the detector, or say what a weights file holds.
 
     Args:
-        file: A Sightline weights file.
+        file: A Sightline weights file or an artefact of export.
     """
     Console().print(_sizes() if file is None else _contents(file))
 
@@ -42,8 +42,7 @@ def _cost(cost: Cost) -> tuple[str, str]:
 
 
 def _contents(file: Path) -> Table:
-    header = read_header(file)
-    card = card_of(file, header)
+    card = read_card(file)
     names = ", ".join(card.classes[:5]) + (", ..." if len(card.classes) > 5 else "")
     table = Table(show_header=False, title=escape(str(file)))
     table.add_column()
@@ -51,7 +50,7 @@ def _contents(file: Path) -> Table:
     rows = {
         "size": card.scale,
         "form": card.form,
-        "values": _values(header, card),
+        "values": _values(file, card),
         "classes": f"{len(card.classes)}: {names}",
         "class branch": f"{card.class_width} channels",
         "box branch": groups(card),
@@ -63,6 +62,8 @@ def _contents(file: Path) -> Table:
     }
     if card.quantisation:
         rows |= _quantised(card.quantisation)
+    if card.built:
+        rows |= _built(card.built)
     for name, value in rows.items():
         table.add_row(name, escape(value))
     return table
@@ -73,9 +74,32 @@ def groups(card: Card) -> str:
     return "1 group" if card.box_groups == 1 else f"{card.box_groups} groups"
 
 
-def _values(header: dict[str, Any], card: Card) -> str:
-    unit = "bytes, an OpenVINO graph" if card.form == "quantised" else f"({card.dtype})"
-    return f"{count_values(header):,} {unit}"
+def _values(file: Path, card: Card) -> str:
+    if card.built and card.built.engine != "openvino":
+        return f"{file.stat().st_size:,} bytes for engine {card.built.engine}"
+    graph = card.form in ("quantised", "built")
+    unit = "bytes, an OpenVINO graph" if graph else f"({card.dtype})"
+    return f"{count_values(read_header(file)):,} {unit}"
+
+
+def _built(built: Built) -> dict[str, str]:
+    batch, height, width, _ = ("any" if side == -1 else str(side) for side in built.input_shape)
+    made_with = ", ".join(f"{name} {version}" for name, version in built.made_with.items())
+    rows = {
+        "engine": f"{built.engine}, {built.precision}",
+        "batch": batch,
+        "canvas": "any, of multiples of 32" if height == "any" else f"{height} x {width}",
+        "made with": made_with,
+        "takes": "; ".join(f"{name} {value}" for name, value in built.preprocessing),
+    }
+    if built.nms:
+        rows["suppression"] = "; ".join(f"{name} {value}" for name, value in built.nms)
+    if built.needs:
+        needs = built.needs
+        rows["needs"] = f"{needs.machine}, torch {needs.torch}, {' '.join(needs.features)}"
+    if built.parity:
+        rows["parity"] = built.parity.sentence()
+    return rows
 
 
 def _quantised(quantisation: Quantisation) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model.errors import ConfigError
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
-EngineName = Literal["auto", "openvino", "torch"]
+EngineName = Literal["auto", "openvino", "torch", "inductor", "onnx", "aoti", "tensorrt"]
 Precision = Literal["auto", "f32", "bf16", "accuracy"]
 
 
@@ -41,9 +41,10 @@ class ModelConfig(Settings):
     """Which detector runs, and how."""
 
     weights: Path | None = None
-    """A Sightline weights file, or an int8 artefact exported from one."""
+    """A Sightline weights file, or an artefact exported from one."""
     engine: EngineName = "auto"
-    """`auto` is OpenVINO where it is installed, else eager torch."""
+    """`auto` is what an artefact was made for, else OpenVINO where it is installed, else eager
+    torch; `onnx` and `aoti` run artefacts of their own only."""
     precision: Precision = "auto"
     """`auto` is bf16 where the processor computes in it, else f32; `accuracy` is exact float32."""
     image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 640

@@ -10,8 +10,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from model.card import CARD_KEY, Card, card_of, read_header, unreadable
-from model.errors import WeightsError, shown
+from model.card import CARD_KEY, Card, card_of, read_header
+from model.errors import WeightsError, shown, unreadable
 from model.layouts import Tensors, name_first
 from model.pickles import Opaque, module_tensors, read_pickle
 from model.weights import read_tensors

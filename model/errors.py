@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong with a model, one class for each thing the caller can do about it."""
 
+from pathlib import Path
+
 
 class ModelError(Exception):
     """Root of the errors of this package."""
@@ -28,6 +30,11 @@ class MissingExtra(ModelError):  # noqa: N818 - it names what is absent
 
 class PrecisionLost(ModelError):  # noqa: N818 - it says what happened
     """An artefact finds less than it may: calibrate on other frames, or allow more loss."""
+
+
+def unreadable(path: Path, failure: OSError) -> WeightsError:
+    """Say that a file cannot be opened, and why."""
+    return WeightsError(f"{path}: cannot read these weights: {failure.strerror}")
 
 
 def shown(text: str) -> str:

@@ -29,6 +29,8 @@ from model.quantising import quantise, require_quantiser, serialise
 HELD_OUT: Final = 5
 """One of so many frames is kept from calibration to check on, where nothing is labelled."""
 
+MAX_AP_LOSS: Final = 0.01
+
 Canvases = Sequence[UInt8[np.ndarray, "H W 3"]]
 
 
@@ -40,7 +42,7 @@ class Request:
     output: Path
     image_size: int = 640
     """Long side of the canvas at which it is checked and timed; it runs at any."""
-    max_ap_loss: float = 0.01
+    max_ap_loss: float = MAX_AP_LOSS
     overwrite: bool = False
 
     def check(self) -> Card:
@@ -50,12 +52,13 @@ class Request:
         except ValidationError as invalid:
             raise ConfigError(f"export: {describe_faults(invalid)}") from None
         card = read_card(self.weights)
-        if card.form == "quantised":
-            raise WeightsError(f"{self.weights}: is quantised already; give the float weights")
+        if card.form in ("quantised", "built"):
+            raise WeightsError(f"{self.weights}: is {card.form} already; give the float weights")
         if self.output.exists() and not self.overwrite:
             raise WeightsError(f"{self.output}: exists already; overwrite it with --overwrite")
         if not self.output.absolute().parent.is_dir():
             raise WeightsError(f"{self.output}: its folder does not exist")
+        refuse_own_weights(self.weights, self.output)
         require_quantiser()
         require_evaluator()
         return card
@@ -108,6 +111,12 @@ def export(
     card = _quantised(float_card, measured)
     save_artefact(request.output, text, numbers, card)
     return card
+
+
+def refuse_own_weights(weights: Path, output: Path) -> None:
+    """Refuse to put an artefact in the place of the weights it is made from."""
+    if weights.resolve() == output.resolve():
+        raise WeightsError(f"{output}: holds the weights themselves; name another output")
 
 
 def hold_out(canvases: Canvases) -> tuple[Canvases, Canvases]:

@@ -38,7 +38,8 @@ def load(
 
     Args:
         weights: A file made by `sightline import`, by `sightline export` or by training.
-        engine: What runs it; `auto` is OpenVINO where it is installed.
+        engine: What runs it; `auto` is what an artefact was made for, else OpenVINO where it is
+            installed.
         precision: `auto` is bf16 where the processor computes in it; `accuracy` is exact float32.
         image_size: Pictures are resized so that their long side has this many pixels.
         num_threads: Cores used; every usable one if not given.

@@ -19,8 +19,7 @@ from typing import Any, Final
 
 import torch
 
-from model.card import unreadable
-from model.errors import WeightsError, shown
+from model.errors import WeightsError, shown, unreadable
 from model.pickle_scan import Scan, scan_pickle
 
 MAX_FILE_BYTES: Final = 4 * 2**30

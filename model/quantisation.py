@@ -32,7 +32,7 @@ class Check(Settings):
             return (
                 f"agreement with the float32 detector's own boxes on {where}: {self.int8_ap:.3f} "
                 f"(float as auto runs it: {self.auto_ap:.3f}). This is not accuracy: nothing is "
-                "labelled; name labelled images with --check to measure that"
+                "labelled; name labelled images with --data to measure that"
             )
         return (
             f"accuracy: AP {self.int8_ap:.4f} on {where}, float32 {self.float_ap:.4f} "

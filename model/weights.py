@@ -9,8 +9,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.card import CARD_KEY, Card, read_card, read_header, unreadable
-from model.errors import WeightsError
+from model.card import CARD_KEY, Card, read_card, read_header
+from model.errors import WeightsError, unreadable
 from model.files import write_whole
 from model.scales import SCALES
 
@@ -53,9 +53,9 @@ def save_weights(path: Path, detector: "model.network.Detector", card: Card) -> 
 def load_detector(path: Path) -> tuple["model.network.Detector", Card]:
     """Build the detector a file describes, fused and ready to run, with the file's weights."""
     card = read_card(path)
-    if card.form == "quantised":
+    if card.form in ("quantised", "built"):
         raise WeightsError(
-            f"{path}: a quantised artefact, which holds no weights that torch could run; "
+            f"{path}: a {card.form} artefact, which holds no weights that torch could run; "
             "give the file it was exported from"
         )
     if card.form == "training":

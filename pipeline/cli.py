@@ -41,7 +41,7 @@ class RunOptions:
         min_score: Score from which a box counts.
         max_iou: Overlap above which the worse of two boxes is dropped.
         tracker: Method that joins boxes into tracks.
-        engine: What runs the network: auto, openvino or torch.
+        engine: What runs the network: auto, openvino, torch, inductor, onnx, aoti or tensorrt.
         imgsz: Long side of the network's picture, a multiple of 32.
         stride: Look at every so many frames; those between have no tracks.
         detect_every: Look at every so many frames; those between have predicted tracks.

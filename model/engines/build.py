@@ -2,11 +2,16 @@
 """Choose an engine and build it; only the one chosen is imported."""
 
 import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from model.built import ArtefactEngine
 from model.card import Card, read_card
-from model.config import EngineName, ModelConfig
+from model.config import EngineName, ModelConfig, Precision
 from model.engines.contract import Engine
+from model.engines.machine import check_machine, check_openvino
 from model.errors import ConfigError, EngineError
 
 STRIDE: Final = 32
@@ -39,49 +44,145 @@ def build_engine(
         raise ValueError(
             f"counts must be at least 1, got {batch=}, {num_requests=}, {num_threads=}"
         )
-    input_shape = (batch, *image_hw, 3)
-    check_runs(config, read_card(config.weights))
-    if choose_engine(config.engine) == "openvino":
-        try:
-            from model.engines.openvino import OpenVinoEngine, Plan
-        except ImportError as failure:
-            raise EngineError(
-                f"model.engine: openvino does not start here ({failure}); choose torch"
-            ) from failure
-        plan = Plan.make(config.precision, input_shape, num_requests, num_threads)
-        return OpenVinoEngine(config.weights, plan)
-    if config.precision == "bf16":
-        raise EngineError(
-            "model.precision: engine torch computes in f32 only, got bf16; choose auto, f32 or "
-            "accuracy, or engine openvino"
-        )
-    from model.engines.torch import TorchEngine
+    card = read_card(config.weights)
+    check_runs(config, card)
+    wanted = Wanted(
+        weights=config.weights,
+        precision=config.precision,
+        input_shape=(batch, *image_hw, 3),
+        num_requests=num_requests,
+        num_threads=num_threads,
+    )
+    _check_shape(wanted, card)
+    return BUILDERS[choose_engine(config.engine, card)](wanted)
 
-    return TorchEngine(config.weights, input_shape, num_threads)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """An engine that was asked for, of settings that were checked."""
+
+    weights: Path
+    precision: Precision
+    input_shape: tuple[int, int, int, int]
+    num_requests: int | None
+    num_threads: int | None
 
 
 def check_runs(config: ModelConfig, card: Card) -> None:
-    """Refuse settings that a quantised artefact cannot be run with."""
-    if card.quantisation is None:
-        return
-    precision = card.quantisation.precision
-    if config.precision != "auto":
+    """Refuse settings that a file cannot be run with, and files that this machine cannot run."""
+    assert config.weights is not None
+    engine = choose_engine(config.engine, card)
+    made_for = engine_of(card)
+    if card.quantisation is not None and config.precision != "auto":
         raise EngineError(
-            f"model.precision: {config.weights} is an {precision} artefact, got "
+            f"model.precision: {config.weights} is an int8 artefact, got "
             f"{config.precision}; choose auto, or give the weights it was exported from"
         )
-    if choose_engine(config.engine) != "openvino":
+    if made_for is not None and engine != made_for:
+        kind = card.quantisation.precision if card.quantisation else made_for
         raise EngineError(
-            f"model.engine: {config.weights} is an {precision} artefact, which only openvino runs, "
-            f"got {config.engine}; choose openvino, or give the weights it was exported from"
+            f"model.engine: {config.weights} is an {kind} artefact, which only {made_for} runs, "
+            f"got {config.engine}; choose {made_for}, or give the weights it was exported from"
         )
+    if made_for is None and engine in ("onnx", "aoti"):
+        raise EngineError(
+            f"model.engine: {engine} runs artefacts, and {config.weights} holds weights; make one "
+            f"with: sightline export {config.weights} --format {engine} --output FILE"
+        )
+    if engine != "openvino" and config.precision == "bf16":
+        raise EngineError(
+            f"model.precision: engine {engine} computes in f32 only, got bf16; choose auto, f32 "
+            "or accuracy, or engine openvino"
+        )
+    if card.built is not None:
+        check_machine(config.weights, card.built)
+    if card.quantisation is not None:
+        check_openvino(config.weights, card.quantisation.openvino)
 
 
-def choose_engine(name: EngineName) -> EngineName:
-    """Return the engine that `auto` stands for on this machine."""
+def engine_of(card: Card) -> ArtefactEngine | None:
+    """Return the engine that an artefact was made for; nothing for weights."""
+    if card.quantisation is not None:
+        return "openvino"
+    return card.built.engine if card.built else None
+
+
+def choose_engine(name: EngineName, card: Card | None = None) -> EngineName:
+    """Return the engine that `auto` stands for, for a file on this machine."""
+    made_for = engine_of(card) if card else None
+    if name == "auto" and made_for == "aoti":
+        raise EngineError(
+            "model.engine: this artefact is compiled code, which runs with your rights; "
+            "choose aoti if you trust who made it"
+        )
+    if name == "auto" and made_for is not None:
+        name = made_for
     installed = importlib.util.find_spec("openvino") is not None
     if name == "openvino" and not installed:
         raise EngineError("model.engine: openvino is not installed; install it or choose torch")
     if name == "auto":
         return "openvino" if installed else "torch"
     return name
+
+
+def _check_shape(wanted: Wanted, card: Card) -> None:
+    fixed = card.built.input_shape if card.built else (-1, -1, -1, 3)
+    pairs = zip(fixed, wanted.input_shape, strict=True)
+    if any(side not in (-1, asked) for side, asked in pairs):
+        batch, height, width, _ = fixed
+        raise EngineError(
+            f"{wanted.weights}: compiled for {batch} of {height}x{width}, got "
+            f"{wanted.input_shape[0]} of {wanted.input_shape[1]}x{wanted.input_shape[2]}; "
+            "export it for that with --canvas and --batch"
+        )
+
+
+def _build_openvino(wanted: Wanted) -> Engine:
+    try:
+        from model.engines.openvino import OpenVinoEngine, Plan
+    except ImportError as failure:
+        raise EngineError(
+            f"model.engine: openvino does not start here ({failure}); choose torch"
+        ) from failure
+    plan = Plan.make(wanted.precision, wanted.input_shape, wanted.num_requests, wanted.num_threads)
+    return OpenVinoEngine(wanted.weights, plan)
+
+
+def _build_torch(wanted: Wanted) -> Engine:
+    from model.engines.torch import TorchEngine
+
+    return TorchEngine(wanted.weights, wanted.input_shape, wanted.num_threads)
+
+
+def _build_inductor(wanted: Wanted) -> Engine:
+    from model.engines.inductor import InductorEngine
+
+    return InductorEngine(wanted.weights, wanted.input_shape, wanted.num_threads)
+
+
+def _build_onnx(wanted: Wanted) -> Engine:
+    from model.engines.onnx import OnnxEngine
+
+    return OnnxEngine(wanted.weights, wanted.input_shape, wanted.num_threads)
+
+
+def _build_aoti(wanted: Wanted) -> Engine:
+    from model.engines.aoti import AotiEngine
+
+    return AotiEngine(wanted.weights, wanted.input_shape, wanted.num_threads)
+
+
+def _build_tensorrt(wanted: Wanted) -> Engine:
+    from model.engines.tensorrt import TensorRtEngine
+
+    return TensorRtEngine(wanted.weights, wanted.input_shape, wanted.precision)
+
+
+BUILDERS: Final[dict[EngineName, Callable[[Wanted], Engine]]] = {
+    "openvino": _build_openvino,
+    "torch": _build_torch,
+    "inductor": _build_inductor,
+    "onnx": _build_onnx,
+    "aoti": _build_aoti,
+    "tensorrt": _build_tensorrt,
+}

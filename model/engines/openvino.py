@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine for processors: OpenVINO, compiled once per shape and kept on disk.
 
-Torch is imported only to compile floats; an int8 artefact, and a model found in the cache, start
+Torch is imported only to convert weights; an artefact, and a model found in the cache, start
 without it. Each request has its own thread that waits for it, so that a failure reaches `on_done`:
 OpenVINO's callback is not called for one. Axes as in `contract`.
 """
@@ -184,7 +184,7 @@ def _compiled(weights: Path, card: Card, plan: Plan) -> openvino.CompiledModel:
 
 def _digest(weights: Path, card: Card) -> str:
     """Tell files apart by what is compiled from them."""
-    if card.form == "quantised":
+    if card.form in ("quantised", "built"):
         from model.artefact import content_digest
 
         return content_digest(weights)
@@ -192,8 +192,8 @@ def _digest(weights: Path, card: Card) -> str:
 
 
 def _graph(weights: Path, card: Card, plan: Plan) -> openvino.Model:
-    """Read a quantised graph, or convert the float detector, for which torch is needed."""
-    if card.form == "quantised":
+    """Read an artefact's graph, or convert the detector, for which torch is needed."""
+    if card.form in ("quantised", "built"):
         from model.artefact import read_graph
 
         return read_graph(weights, plan.input_shape)

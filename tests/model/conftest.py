@@ -6,13 +6,75 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.model.builders import make_image, make_quantised_card, make_weights
+from model.building import BuildRequest, build_artefact
+from model.built import ArtefactEngine
+from model.config import Suppression
+from model.engines.compiler import missing_compiler
+from model.formats.graph import SUFFIXES
+from model.reparam import fuse
+from model.weights import read_card, save_weights
+from tests.model.builders import (
+    make_calm_detector,
+    make_card,
+    make_image,
+    make_quantised_card,
+    make_weights,
+)
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file of random values, size T, three classes."""
     return make_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def calm_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file, size T, three classes, that rounding does not throw off."""
+    path = tmp_path_factory.mktemp("calm") / "calm.safetensors"
+    save_weights(path, fuse(make_calm_detector()), make_card())
+    return path
+
+
+@pytest.fixture(scope="session")
+def openvino_artefact(calm_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`calm_weights` as a float graph for OpenVINO."""
+    return export_for("openvino", calm_weights, tmp_path_factory.mktemp("openvino"))
+
+
+@pytest.fixture(scope="session")
+def onnx_artefact(calm_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`calm_weights` as ONNX."""
+    pytest.importorskip("onnxruntime")
+    return export_for("onnx", calm_weights, tmp_path_factory.mktemp("onnx"))
+
+
+@pytest.fixture(scope="session")
+def onnx_nms_artefact(
+    onnx_artefact: Path, calm_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same with suppression inside, not exported a second time."""
+    import onnx
+
+    from model.formats.onnx import OnnxGraph
+
+    plain = onnx.load(onnx_artefact)
+    del plain.metadata_props[:]
+    built = read_card(onnx_artefact).built
+    assert built is not None
+    made = OnnxGraph(built=built, model=plain.SerializeToString())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("model.building.make_graph", lambda *_: made)
+        folder = tmp_path_factory.mktemp("onnx-nms")
+        return export_for("onnx", calm_weights, folder, nms=Suppression())
+
+
+@pytest.fixture(scope="session")
+def aoti_artefact(calm_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`calm_weights` compiled for two pictures of 64 x 96."""
+    skip_without_compiler()
+    folder = tmp_path_factory.mktemp("aoti")
+    return export_for("aoti", calm_weights, folder, canvas_hw=(64, 96), batch=2)
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +100,15 @@ def artefact(quantised: tuple[bytes, bytes], tmp_path_factory: pytest.TempPathFa
 def _one_thread() -> None:
     """Small pictures run faster on one core than on several that wait for each other."""
     torch.set_num_threads(1)
+
+
+def export_for(engine: ArtefactEngine, weights: Path, folder: Path, **options: object) -> Path:
+    output = folder / f"exported{SUFFIXES[engine]}"
+    build_artefact(BuildRequest(weights=weights, output=output, engine=engine, **options))
+    return output
+
+
+def skip_without_compiler() -> None:
+    missing = missing_compiler()
+    if missing is not None:
+        pytest.skip(f"torch cannot compile here: {missing}")

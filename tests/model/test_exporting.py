@@ -149,6 +149,7 @@ def test_what_cannot_be_written_or_read_is_named_first(
     wrong: list[tuple[Request, type[ModelError], str]] = [
         (Request(weights=weights, output=there), Weights, "exists already"),
         (Request(weights=weights, output=tmp_path / "no" / "a"), Weights, "folder does not exist"),
+        (Request(weights=weights, output=weights, overwrite=True), Weights, "weights themselves"),
         (Request(weights=tmp_path / "none", output=tmp_path / "a"), Weights, "No such file"),
         (Request(weights=artefact, output=tmp_path / "a"), Weights, "quantised already"),
         (

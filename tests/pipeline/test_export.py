@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 
 import sightline
+from model.card import read_card
 from model.errors import PrecisionLost
+from model.reparam import fuse
+from model.weights import save_weights
 from pipeline.calibration import sample_canvases, share_out
 from pipeline.errors import SourceUnreadable
-from tests.model.builders import make_weights
+from tests.model.builders import make_calm_detector, make_card, make_weights
 from tests.pipeline.media_factory import write_film
 
 
@@ -79,6 +82,16 @@ def test_an_error_is_one_line_and_exit_code_2(
         ((weights, "-o", output, "--calibrate", tmp_path / "none"), "no such file"),
         ((weights, "-o", output, "--calibrate", pictures, "--frames", 0), "--frames"),
         ((weights, "-o", output, "--calibrate", pictures, "--check", pictures), "COCO data set"),
+        ((weights, "-o", output, "--data", pictures), "COCO data set"),
+        ((weights, "-o", output, "--precision", "int8"), "--calibrate"),
+        ((weights, "-o", output, "--precision", "f32", "--calibrate", pictures), "no calibration"),
+        ((weights, "-o", output, "--format", "onnx", "--calibrate", pictures), "int8 is for"),
+        ((weights, "-o", output, "--format", "onnx"), "is named *.onnx"),
+        ((weights, "-o", output, "--nms"), "--format onnx only"),
+        (
+            (weights, "-o", tmp_path / "a.onnx", "--format", "onnx", "--nms", "--max-iou", 2),
+            "0 to 1",
+        ),
     ]
     for arguments, expected in cases:
         code, printed = call(capsys, *arguments)
@@ -102,3 +115,19 @@ def test_a_refused_artefact_is_exit_code_1(
     code, printed = call(capsys, weights, "-o", tmp_path / "a", "--calibrate", pictures, pictures)
     assert code == 1
     assert printed == "sightline: a: not written: AP falls from 0.4 to 0.3\n"
+
+
+@pytest.mark.compiled
+def test_floats_need_no_frames_and_are_labelled_with_their_parity(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "calm.safetensors"
+    save_weights(weights, fuse(make_calm_detector()), make_card())
+    output = tmp_path / "graph.safetensors"
+    assert sightline.main(["export", str(weights), "-o", str(output)]) == 0
+    printed = capsys.readouterr().out
+    built = read_card(output).built
+    assert built is not None
+    assert built.parity is not None
+    assert built.parity.sentence() in printed
+    assert f"{output}: size T, openvino, f32, licence Apache-2.0" in printed

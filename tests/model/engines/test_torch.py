@@ -54,7 +54,7 @@ def test_a_failure_is_told(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(engine, "_detector", broken)
     ended: list[BaseException | None] = []
     engine.start(make_images(), np.empty(engine.output_shape, np.float32), ended.append)
-    assert str(ended[0]) == "no memory"
+    assert str(ended[0]) == "torch failed: no memory"
 
 
 def test_read_only_images_are_read_without_a_warning(engine: TorchEngine) -> None:
