@@ -5,6 +5,7 @@ Each stage opens its ports, runs, and reports how it ended, whatever happened. T
 made the host speaks with them over a control line that never leaves the process.
 """
 
+import sys
 import threading
 import time
 import traceback
@@ -31,6 +32,7 @@ from pipeline.transport.memory import Pools
 from pipeline.transport.ports import ClosedDown, Context, Ports, Route
 
 _TRACE_CHARS = 16_000  # a report must fit one message
+_SWITCH_S = 0.0005  # a frame's way is many turns of the interpreter; at 5 ms each it came too late
 
 
 def worker_name(stage: str, stream: str) -> str:
@@ -53,6 +55,8 @@ class Host:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(_SWITCH_S, self._switch_s))
         self._line_address = f"inproc://{uuid.uuid4().hex}"
         self._desk = ControlDesk(around.context, self._line_address)
         self._stages = {stage.name: stage for stage in around.graph.stages}
@@ -111,6 +115,7 @@ class Host:
     def close(self) -> None:
         """Close the control line; every worker has ended."""
         self._desk.close()
+        sys.setswitchinterval(self._switch_s)
 
     def _work(self, name: str, stage: Stage, stream: str, checkpoint: Checkpoint | None) -> None:
         """Run a stage to its end; every outcome is a report, none is an exception."""

@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -557,3 +558,15 @@ def test_frames_that_wait_for_a_result_slot_start_when_one_comes_free(
     )
     assert job.complete
     assert job.counters["a"]["tracked"] == 20
+
+
+def test_the_interpreter_switches_threads_quickly_during_a_run_and_as_before_after_it(
+    tmp_path: Path, weights: Path
+) -> None:
+    before, during = sys.getswitchinterval(), set[float]()
+    film = make_scene(tmp_path / "a.mp4", num_frames=20)
+    job = Job(make_config(weights, tmp_path), [str(film)])
+    job.run(lambda: during.add(sys.getswitchinterval()))
+    assert job.complete
+    assert during == {0.0005}
+    assert sys.getswitchinterval() == before
