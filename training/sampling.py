@@ -64,6 +64,8 @@ class Ticket:
     places: tuple[int, ...]
     """Of each sample in its epoch; two samples of one image differ by it."""
     image_size: int
+    last: bool
+    """Whether the epoch ends with it."""
 
 
 class Plan:
@@ -107,6 +109,7 @@ class Plan:
             indices=tuple(int(order[place]) for place in places),
             places=tuple(places),
             image_size=self._image_size(position),
+            last=position.step == self.steps_per_epoch - 1,
         )
 
     def _image_size(self, position: Position) -> int:
