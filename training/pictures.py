@@ -52,7 +52,9 @@ def open_upright(path: Path | str, scale: float = 1.0) -> Image.Image:
         if shrink >= 2:
             step = min(1 << int(np.log2(shrink)), 8)
             image.draft("RGB", (-(-image.width // step), -(-image.height // step)))
-        image = image.convert("RGB")
+        if image.mode != "RGB":
+            image = image.convert("RGB")  # also makes a copy of what is RGB
+        image.load()
     except UNREADABLE:
         raise DataError(f"{path}: not an image that can be read") from None
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
