@@ -2,8 +2,9 @@
 """Training samples: mosaic, affine, copy-paste, mixup, colours and flips, in this order.
 
 Images are mixed only with images annotated for the same classes. A mosaic knows of a class only
-what all its images know: mixed at random, three in five samples of ../shared/street would lose
-their people; mixed among their like, none loses any, and every image is still seen once an epoch.
+what all its images know: of five sources, one without vehicles and two without people, mixed at
+random, three mosaics in five could teach nothing about people. Mixed among their like they lose
+nothing but strange neighbours, and every image is still the first of a mosaic once an epoch.
 
 The values are the published recipe's. Axes: H and W of the sample, N objects, C classes.
 """

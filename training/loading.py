@@ -226,7 +226,9 @@ def _refuse_without_room(workers: int, batch_bytes: int) -> None:
 
 
 def _prepare(_: int) -> None:
-    cv2.setNumThreads(1)
+    # 0 runs OpenCV in the calling thread. Any other number would first have to end threads that
+    # the fork has left behind in the parent, and wait for ever.
+    cv2.setNumThreads(0)
 
 
 def _unchanged(batch: B) -> B:

@@ -85,10 +85,11 @@ def move(objects: Objects, tile: Tile, sample_hw: tuple[int, int]) -> Objects:
         None if polygon is None else _move_polygon(polygon, tile, limits)
         for polygon in objects.polygons
     )
-    xyxy = _move_boxes(objects.xyxy.astype(np.float64), tile, limits)
+    xyxy = _move_boxes(objects.xyxy.astype(np.float64), tile)
     for place, polygon in enumerate(polygons):
         if polygon is not None:
             xyxy[place] = _extent(polygon)
+    xyxy = _limited(xyxy, limits)
     whole = area(objects.xyxy) * abs(np.linalg.det(tile.matrix[:2, :2]))
     moved = Objects(
         xyxy=xyxy.astype(np.float32),
@@ -155,12 +156,12 @@ def _draw_turned(tile: Tile, pictures: Pictures, sample: np.ndarray) -> None:
     )
 
 
-def _move_boxes(xyxy: np.ndarray, tile: Tile, limits: Region) -> np.ndarray:
+def _move_boxes(xyxy: np.ndarray, tile: Tile) -> np.ndarray:
     left, top, right, bottom = _limited(xyxy, tile.region).T
     xs = np.stack((left, right, right, left), axis=1)
     ys = np.stack((top, top, bottom, bottom), axis=1)
     corners = apply(tile.matrix, np.stack((xs, ys), axis=2).reshape(-1, 2)).reshape(-1, 4, 2)
-    return _limited(np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1), limits)
+    return np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
 
 
 def _move_polygon(polygon: Polygon, tile: Tile, limits: Region) -> Polygon:
