@@ -195,7 +195,7 @@ def describe(published: Published, tensors: dict[str, "torch.Tensor"], licence: 
         tensors: Its main branch, under the names of the converted form.
         licence: What its user says, if it states none itself.
     """
-    source = published.path
+    source, licence = published.path, _licence(published, licence)
     scale = _find_scale(source, tensors)
     head = layers_of(SCALES[scale])["head"]
     score = _shape(source, tensors, f"model.{head}.cv3.0.2.weight")
@@ -211,7 +211,7 @@ def describe(published: Published, tensors: dict[str, "torch.Tensor"], licence: 
         source=source.name,
         source_sha256=weights_digest(source),
         source_layout=str(published.layout),
-        licence=_licence(published, licence),
+        licence=licence,
     )
 
 
