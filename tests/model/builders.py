@@ -110,7 +110,7 @@ def make_quantised_card(text: bytes, numbers: bytes, **changes: object) -> Card:
 
 def make_weights(folder: Path, name: str = "random.safetensors") -> Path:
     path = folder / name
-    save_weights(path, fuse(make_detector()), make_card())
+    save_weights(path, fuse(make_calm_detector()), make_card())
     return path
 
 

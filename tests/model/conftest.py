@@ -11,11 +11,8 @@ from model.built import ArtefactEngine
 from model.config import Suppression
 from model.engines.compiler import missing_compiler
 from model.formats.graph import SUFFIXES
-from model.reparam import fuse
-from model.weights import read_card, save_weights
+from model.weights import read_card
 from tests.model.builders import (
-    make_calm_detector,
-    make_card,
     make_image,
     make_quantised_card,
     make_weights,
@@ -24,34 +21,26 @@ from tests.model.builders import (
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file of random values, size T, three classes."""
+    """A weights file of size T, three classes, that rounding does not throw off."""
     return make_weights(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="session")
-def calm_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file, size T, three classes, that rounding does not throw off."""
-    path = tmp_path_factory.mktemp("calm") / "calm.safetensors"
-    save_weights(path, fuse(make_calm_detector()), make_card())
-    return path
+def openvino_artefact(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`weights` as a float graph for OpenVINO."""
+    return export_for("openvino", weights, tmp_path_factory.mktemp("openvino"))
 
 
 @pytest.fixture(scope="session")
-def openvino_artefact(calm_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`calm_weights` as a float graph for OpenVINO."""
-    return export_for("openvino", calm_weights, tmp_path_factory.mktemp("openvino"))
-
-
-@pytest.fixture(scope="session")
-def onnx_artefact(calm_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`calm_weights` as ONNX."""
+def onnx_artefact(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`weights` as ONNX."""
     pytest.importorskip("onnxruntime")
-    return export_for("onnx", calm_weights, tmp_path_factory.mktemp("onnx"))
+    return export_for("onnx", weights, tmp_path_factory.mktemp("onnx"))
 
 
 @pytest.fixture(scope="session")
 def onnx_nms_artefact(
-    onnx_artefact: Path, calm_weights: Path, tmp_path_factory: pytest.TempPathFactory
+    onnx_artefact: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The same with suppression inside, not exported a second time."""
     import onnx
@@ -66,15 +55,15 @@ def onnx_nms_artefact(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("model.building.make_graph", lambda *_: made)
         folder = tmp_path_factory.mktemp("onnx-nms")
-        return export_for("onnx", calm_weights, folder, nms=Suppression())
+        return export_for("onnx", weights, folder, nms=Suppression())
 
 
 @pytest.fixture(scope="session")
-def aoti_artefact(calm_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`calm_weights` compiled for two pictures of 64 x 96."""
+def aoti_artefact(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`weights` compiled for two pictures of 64 x 96."""
     skip_without_compiler()
     folder = tmp_path_factory.mktemp("aoti")
-    return export_for("aoti", calm_weights, folder, canvas_hw=(64, 96), batch=2)
+    return export_for("aoti", weights, folder, canvas_hw=(64, 96), batch=2)
 
 
 @pytest.fixture(scope="session")

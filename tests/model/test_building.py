@@ -57,13 +57,13 @@ def test_fusing_changes_no_more_than_rounding() -> None:
 def test_one_graph_runs_at_any_batch_and_canvas(
     fixture: str,
     shape: tuple[int, int, int],
-    calm_weights: Path,
+    weights: Path,
     request: pytest.FixtureRequest,
 ) -> None:
     pictures = make_pictures(shape, seed=7)
     name: EngineName = "onnx" if fixture == "onnx_artefact" else "openvino"
     actual = run_once(request.getfixturevalue(fixture), name, pictures)
-    box_px, score = difference(actual, run_once(calm_weights, "torch", pictures))
+    box_px, score = difference(actual, run_once(weights, "torch", pictures))
     assert box_px < 0.02
     assert score < 1e-4
 
@@ -88,7 +88,7 @@ def test_an_onnx_file_tells_an_outsider_what_it_takes(onnx_artefact: Path) -> No
     assert str(Path(__file__).parents[2]) not in model.SerializeToString().decode(errors="ignore")
 
 
-def test_suppression_inside_is_ours(onnx_nms_artefact: Path, calm_weights: Path) -> None:
+def test_suppression_inside_is_ours(onnx_nms_artefact: Path, weights: Path) -> None:
     """As an outsider runs it, at the limits it was exported with."""
     import onnxruntime
 
@@ -97,7 +97,7 @@ def test_suppression_inside_is_ours(onnx_nms_artefact: Path, calm_weights: Path)
     names = [output.name for output in session.get_outputs()]
     assert names == ["boxes", "scores", "class_ids", "num_dets"]
     found = session.run(None, {"images": pictures})
-    expected = run_once(calm_weights, "torch", pictures)
+    expected = run_once(weights, "torch", pictures)
     total = 0
     for rows, boxes, scores, class_ids, count in zip(expected, *found, strict=True):
         ours = suppress(rows, Suppression())
@@ -118,7 +118,7 @@ def test_suppression_inside_is_ours(onnx_nms_artefact: Path, calm_weights: Path)
 
 
 def test_the_guides_example_finds_what_sightline_finds(
-    onnx_nms_artefact: Path, calm_weights: Path, tmp_path: Path
+    onnx_nms_artefact: Path, weights: Path, tmp_path: Path
 ) -> None:
     guide = (Path(__file__).parents[2] / "docs/guides/export.md").read_text()
     example = guide.split("```python\n")[1].split("```")[0]
@@ -129,7 +129,7 @@ def test_the_guides_example_finds_what_sightline_finds(
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     seen = np.asarray(Image.open(tmp_path / "picture.jpg").convert("RGB"))
-    found = load(calm_weights, engine="torch")(seen, square=True)
+    found = load(weights, engine="torch")(seen, square=True)
     lines = ran.stdout.splitlines()
     assert len(lines) == len(found) > 0
     assert [line.split()[0] for line in lines] == [CLASSES[label] for label in found.class_id]
@@ -137,13 +137,13 @@ def test_the_guides_example_finds_what_sightline_finds(
 
 @pytest.mark.parametrize("blank", [0, 255])
 def test_suppression_of_a_picture_with_nothing_in_it_runs(
-    onnx_nms_artefact: Path, calm_weights: Path, blank: int
+    onnx_nms_artefact: Path, weights: Path, blank: int
 ) -> None:
     import onnxruntime
 
     pictures = np.full((1, 64, 64, 3), blank, np.uint8)
     count = onnxruntime.InferenceSession(onnx_nms_artefact).run(["num_dets"], {"images": pictures})
-    expected = suppress(run_once(calm_weights, "torch", pictures)[0], Suppression())
+    expected = suppress(run_once(weights, "torch", pictures)[0], Suppression())
     assert count[0].tolist() == [len(expected)]
 
 
@@ -297,9 +297,9 @@ def test_suppression_inside_is_for_others(onnx_nms_artefact: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["onnx", "aoti"])
-def test_weights_are_no_artefact(calm_weights: Path, engine: EngineName) -> None:
+def test_weights_are_no_artefact(weights: Path, engine: EngineName) -> None:
     with pytest.raises(EngineError, match=f"make one with: sightline export .* --format {engine}"):
-        load(calm_weights, engine=engine)
+        load(weights, engine=engine)
 
 
 def test_an_artefact_is_run_by_its_own_engine(onnx_artefact: Path) -> None:
@@ -378,12 +378,12 @@ def test_notes_are_read_without_the_graph(onnx_artefact: Path) -> None:
 
 
 def test_what_is_too_far_from_eager_torch_is_not_written(
-    calm_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model.parity.MAX_BOX_PX", 1e-12)
     output = tmp_path / "a.safetensors"
     with pytest.raises(PrecisionLost, match="not written: it lies up to"):
-        build_artefact(BuildRequest(weights=calm_weights, output=output, engine="openvino"))
+        build_artefact(BuildRequest(weights=weights, output=output, engine="openvino"))
     assert not list(tmp_path.iterdir())
 
 
@@ -417,7 +417,7 @@ def test_numbers_that_are_none_are_infinitely_far() -> None:
     ],
 )
 def test_what_cannot_end_well_is_refused_first(
-    calm_weights: Path,
+    weights: Path,
     tmp_path: Path,
     changes: dict[str, object],
     kind: type[Exception],
@@ -426,7 +426,7 @@ def test_what_cannot_end_well_is_refused_first(
     wanted = {"engine": "openvino", "output": "a.safetensors"} | changes
     wanted["output"] = tmp_path / str(wanted["output"])
     with pytest.raises(kind, match=expected):
-        build_artefact(BuildRequest(weights=calm_weights, **wanted))
+        build_artefact(BuildRequest(weights=weights, **wanted))
 
 
 def test_an_artefact_is_not_exported_again(onnx_artefact: Path, tmp_path: Path) -> None:
@@ -438,37 +438,35 @@ def test_an_artefact_is_not_exported_again(onnx_artefact: Path, tmp_path: Path) 
         build_artefact(again)
 
 
-def test_the_weights_are_not_overwritten(calm_weights: Path) -> None:
-    request = BuildRequest(
-        weights=calm_weights, output=calm_weights, engine="openvino", overwrite=True
-    )
+def test_the_weights_are_not_overwritten(weights: Path) -> None:
+    request = BuildRequest(weights=weights, output=weights, engine="openvino", overwrite=True)
     with pytest.raises(WeightsError, match="weights themselves"):
         build_artefact(request)
 
 
 def test_a_missing_exporter_names_its_extra(
-    calm_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "model.formats.onnx", raising=False)
-    request = BuildRequest(weights=calm_weights, output=tmp_path / "a.onnx", engine="onnx")
+    request = BuildRequest(weights=weights, output=tmp_path / "a.onnx", engine="onnx")
     with pytest.raises(MissingExtra, match=r"pip install -e '\.\[onnx\]'"):
         build_artefact(request)
 
 
 @pytest.mark.parametrize("engine", ["inductor", "aoti"])
 def test_a_missing_compiler_is_named(
-    calm_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     expected = r"no C\+\+ compiler \(no-such-compiler\); install one with: apt-get install -y g"
     run: Callable[[], object]
     if engine == "inductor":
-        config = ModelConfig(weights=calm_weights, engine="inductor")
+        config = ModelConfig(weights=weights, engine="inductor")
         run = lambda: build_engine(config, image_hw=(64, 96))  # noqa: E731
     else:
         output = tmp_path / "a.pt2"
-        request = BuildRequest(weights=calm_weights, output=output, engine="aoti")
+        request = BuildRequest(weights=weights, output=output, engine="aoti")
         run = lambda: build_artefact(request)  # noqa: E731
     with pytest.raises(EngineError, match=expected):
         run()

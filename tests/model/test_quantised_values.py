@@ -20,18 +20,18 @@ from tests.model.builders import make_quantised_card
 pytestmark = pytest.mark.compiled
 
 
-def test_int8_stays_near_the_floats(calm_weights: Path, tmp_path: Path) -> None:
+def test_int8_stays_near_the_floats(weights: Path, tmp_path: Path) -> None:
     """On 2026-11-21: scores correlate by 0.78 or more and lie 0.41 as far as another picture's."""
     pytest.importorskip("nncf")
     from model.quantising import quantise, serialise
 
     calibration = list(make_pictures((8, 64, 96), seed=3))
-    graph = serialise(quantise(calm_weights, calibration, correct_bias=False))
+    graph = serialise(quantise(weights, calibration, correct_bias=False))
     artefact = tmp_path / "int8.safetensors"
     save_artefact(artefact, *graph, make_quantised_card(*graph))
     pictures, others = make_pictures((2, 64, 96), seed=1), make_pictures((2, 64, 96), seed=2)
-    expected = run_once(calm_weights, "torch", pictures)
-    elsewhere = run_once(calm_weights, "torch", others)
+    expected = run_once(weights, "torch", pictures)
+    elsewhere = run_once(weights, "torch", others)
     config = ModelConfig(weights=artefact)
     with closing(build_engine(config, image_hw=(64, 96), batch=2, num_requests=1)) as engine:
         actual = engine.infer(pictures)

@@ -25,9 +25,9 @@ PICTURES = make_pictures((2, *IMAGE_HW), seed=1)
 OTHERS = make_pictures((2, *IMAGE_HW), seed=2)
 
 ENGINES = {
-    "torch": ("torch", "calm_weights"),
-    "inductor": ("inductor", "calm_weights"),
-    "openvino": ("openvino", "calm_weights"),
+    "torch": ("torch", "weights"),
+    "inductor": ("inductor", "weights"),
+    "openvino": ("openvino", "weights"),
     "openvino artefact": ("openvino", "openvino_artefact"),
     "onnx": ("onnx", "onnx_artefact"),
     "aoti": ("aoti", "aoti_artefact"),
@@ -50,8 +50,8 @@ def make_engine(name: EngineName, path: Path, precision: Precision = "accuracy")
 
 
 @pytest.fixture(scope="module")
-def expected(calm_weights: Path) -> np.ndarray:
-    return run_once(calm_weights, "torch", PICTURES)
+def expected(weights: Path) -> np.ndarray:
+    return run_once(weights, "torch", PICTURES)
 
 
 def test_it_agrees_with_eager_torch(engine: Engine, expected: np.ndarray) -> None:
@@ -140,7 +140,7 @@ def test_a_closed_engine_says_so_and_closing_twice_is_once(engine: Engine) -> No
         engine.start(PICTURES, np.zeros(engine.output_shape, np.float32), print)
 
 
-@pytest.mark.parametrize("fixture", ["calm_weights", "openvino_artefact"])
+@pytest.mark.parametrize("fixture", ["weights", "openvino_artefact"])
 def test_bf16_is_near(fixture: str, request: pytest.FixtureRequest, expected: np.ndarray) -> None:
     """A few boxes go far where a distribution has two peaks; the median is 0.25 px (2026-11-21)."""
     try:

@@ -49,39 +49,39 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return made
 
 
-def test_what_is_compiled_is_what_runs(calm_weights: Path, calls: list[dict[str, Any]]) -> None:
-    config = ModelConfig(weights=calm_weights, engine="tensorrt", precision="accuracy")
+def test_what_is_compiled_is_what_runs(weights: Path, calls: list[dict[str, Any]]) -> None:
+    config = ModelConfig(weights=weights, engine="tensorrt", precision="accuracy")
     engine = build_engine(config, image_hw=(64, 96))
     (call,) = calls
     assert [tuple(example.shape) for example in call["inputs"]] == [(1, 3, 64, 96)]
     assert call["disable_tf32"]
-    box_px, score = difference(engine.infer(PICTURES), run_once(calm_weights, "torch", PICTURES))
+    box_px, score = difference(engine.infer(PICTURES), run_once(weights, "torch", PICTURES))
     assert (engine.name, engine.output_shape) == ("tensorrt", (1, 7, 126))
     assert box_px < 0.02
     assert score < 1e-4
 
 
 def test_tf32_is_left_alone_unless_exact_results_are_asked_for(
-    calm_weights: Path, calls: list[dict[str, Any]]
+    weights: Path, calls: list[dict[str, Any]]
 ) -> None:
-    build_engine(ModelConfig(weights=calm_weights, engine="tensorrt"), image_hw=(64, 96))
+    build_engine(ModelConfig(weights=weights, engine="tensorrt"), image_hw=(64, 96))
     assert not calls[0]["disable_tf32"]
 
 
 def test_a_failing_compilation_is_one_line(
-    calm_weights: Path, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    weights: Path, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no kernel\nat somewhere")
 
     monkeypatch.setattr(sys.modules["torch_tensorrt"].dynamo, "compile", broken)
     with pytest.raises(EngineError, match=r"TensorRT cannot compile this: no kernel$"):
-        build_engine(ModelConfig(weights=calm_weights, engine="tensorrt"), image_hw=(64, 96))
+        build_engine(ModelConfig(weights=weights, engine="tensorrt"), image_hw=(64, 96))
     assert calls == []
 
 
-def test_what_a_machine_lacks_is_named(calm_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = ModelConfig(weights=calm_weights, engine="tensorrt")
+def test_what_a_machine_lacks_is_named(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ModelConfig(weights=weights, engine="tensorrt")
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
     with pytest.raises(EngineError, match=r"needs torch-tensorrt.*'\.\[tensorrt\]'"):
         build_engine(config, image_hw=(64, 96))
