@@ -89,6 +89,11 @@ def build_artefact(
         PrecisionLost: it is too far from eager torch, or finds less; nothing is written.
     """
     card = request.check()
+    if labelled is not None and request.batch != 1:
+        raise ConfigError(
+            f"export: AP is measured one image at a time, got --data with --batch {request.batch}; "
+            "give one of the two"
+        )
     report(f"making a graph for {request.engine}")
     graph = make_graph(request.engine, request.weights, request.input_shape)
     with TemporaryDirectory() as folder:

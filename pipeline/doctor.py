@@ -24,8 +24,8 @@ class Finding:
 def examine() -> tuple[Finding, ...]:
     """Look at everything a run may use."""
     looks: tuple[Callable[[], Finding], ...] = (
-        _python, _cpu, _openvino, _int8, _torch, _decoder, _opencv, _cache, _cuda, _tensorrt,
-        _gstreamer,
+        _python, _cpu, _openvino, _int8, _torch, _compiler, _onnx, _decoder, _opencv, _cache,
+        _cuda, _tensorrt, _gstreamer,
     )  # fmt: skip
     return tuple(look() for look in looks)
 
@@ -84,6 +84,23 @@ def _torch() -> Finding:
         return Finding(name="torch", present=False, detail="pip install 'torch>=2.8,<2.14'")
     torch = importlib.import_module("torch")
     return Finding(name="torch", present=True, detail=f"{torch.__version__}; builds artefacts")
+
+
+def _compiler() -> Finding:
+    from model.engines.compiler import missing_compiler
+
+    missing = missing_compiler()
+    detail = missing or "g++ and Python's headers: --engine inductor and export --format aoti work"
+    return Finding(name="compiler", present=missing is None, optional=True, detail=detail)
+
+
+def _onnx() -> Finding:
+    if not _importable("onnxruntime"):
+        detail = "not installed (extra: onnx); needed for --engine onnx and export --format onnx"
+        return Finding(name="onnx", present=False, optional=True, detail=detail)
+    runtime = importlib.import_module("onnxruntime")
+    detail = f"ONNX Runtime {runtime.__version__}: --engine onnx works"
+    return Finding(name="onnx", present=True, optional=True, detail=detail)
 
 
 def _decoder() -> Finding:

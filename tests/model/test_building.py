@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from model import load
+from model.average_precision import LabelledImages
 from model.building import BuildRequest, build_artefact
 from model.built import Accuracy, Built, Needs, Parity
 from model.card import Card, read_card
@@ -427,6 +428,15 @@ def test_what_cannot_end_well_is_refused_first(
     wanted["output"] = tmp_path / str(wanted["output"])
     with pytest.raises(kind, match=expected):
         build_artefact(BuildRequest(weights=weights, **wanted))
+
+
+def test_accuracy_of_several_pictures_a_request_is_refused_first(
+    weights: Path, tmp_path: Path
+) -> None:
+    request = BuildRequest(weights=weights, output=tmp_path / "a.pt2", engine="aoti", batch=2)
+    nothing = LabelledImages(name="none", truth={}, paths={})
+    with pytest.raises(ConfigError, match="got --data with --batch 2"):
+        build_artefact(request, nothing)
 
 
 def test_an_artefact_is_not_exported_again(onnx_artefact: Path, tmp_path: Path) -> None:
