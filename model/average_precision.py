@@ -24,7 +24,7 @@ from model.errors import DataError, MissingExtra
 from model.letterbox import Letterbox, letterbox_image
 from model.suppression import suppress
 
-SETTINGS: Final = Suppression(min_score=0.001, max_iou=0.7, max_boxes=300)
+SETTINGS: Final = Suppression(min_score=0.001, max_iou=0.7, max_boxes=300, multi_label=True)
 FIGURES: Final = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 AREAS: Final = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
 """Least and most pixels of an object that counts for all, small, medium and large."""
@@ -109,7 +109,7 @@ def candidates(
         letterbox: How the image lay before it.
         classes: Boxes of these classes only; the others take no place among the 300.
     """
-    found = suppress(predictions, SETTINGS, classes=classes, multi_label=True)
+    found = suppress(predictions, SETTINGS, classes=classes)
     return Detections(
         xyxy=letterbox.to_source(found.xyxy), score=found.score, class_id=found.class_id
     )

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an evaluation found, as data, as JSON and as a table."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
@@ -99,6 +101,8 @@ class EvaluationReport:
             ("score", "F1"),
         )
         for row in self.classes:
+            if not row.num_objects:
+                continue
             best = row.threshold
             more = (f"{best.min_score:.2f}", f"{best.f1:.3f}") if best else ("-", "-")
             _add(by_class, row, more)
@@ -114,17 +118,25 @@ class EvaluationReport:
             tables.append(by_folder)
         return Group(*tables, *self._note())
 
-    def _note(self) -> tuple[str, ...]:
-        if not self.unknown:
-            return ()
-        return (f"not known to the model, and not counted: {escape(', '.join(self.unknown))}",)
+    def _note(self) -> Iterator[str]:
+        absent = [row.name for row in self.classes if not row.num_objects]
+        if absent:
+            yield f"no object of: {escape(', '.join(absent))}"
+        if self.unknown:
+            yield f"not known to the model, and not counted: {escape(', '.join(self.unknown))}"
 
 
 def _table(title: str, first: str, more: tuple[str, ...] = ()) -> Table:
-    table = Table(title=title or None, title_justify="left")
-    table.add_column(first, overflow="fold")
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column(first, no_wrap=True, min_width=10)
     for column in ("images", "objects", *FIGURES, *more):
-        table.add_column(column.replace("AP_", ""), justify="right")
+        table.add_column(column.replace("AP_", ""), justify="right", no_wrap=True)
     return table
 
 
