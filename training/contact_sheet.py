@@ -21,6 +21,7 @@ CAPTION_PX: Final = 18
 PAIR_PX: Final = 320
 """Side of each of the two pictures of a comparison."""
 GAP_PX: Final = 4
+TEXT_SIZE: Final = 0.35
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -71,8 +72,10 @@ def comparison_sheet(
             start = left + side * (PAIR_PX + GAP_PX)
             sheet[top : top + PAIR_PX, start : start + PAIR_PX] = cell
         name = split.paths[index].rsplit("/", 1)[-1][:24]
-        caption = f"{name}: {len(there)} there, {len(sure)} found"
-        _write(sheet, caption, (left + 2, top + height - 5))
+        _write(sheet, f"{name}: {len(there)} labelled", (left + 2, top + height - 5))
+        right = left + PAIR_PX + GAP_PX
+        found_here = f"{len(sure)} found, score > {min_score}"
+        _write(sheet, found_here, (right + 2, top + height - 5))
     return sheet
 
 
@@ -94,7 +97,20 @@ def _draw_boxes(
         text = classes[class_id] if scores is None else f"{classes[class_id]} {scores[number]:.2f}"
         left, top, right, bottom = (round(float(side)) for side in row[2:])
         cv2.rectangle(cell, (left, top), (right - 1, bottom - 1), colour_of(class_id), 1)
-        _write(cell, text, (left + 1, max(top - 2, 9)), colour_of(class_id))
+        _label(cell, text, (left, top), colour_of(class_id))
+
+
+def _label(
+    cell: np.ndarray, text: str, corner: tuple[int, int], colour: tuple[int, int, int]
+) -> None:
+    """Write the name of a box above its corner, on its colour, where the cell has room for it."""
+    (width, height), _ = cv2.getTextSize(text, _FONT, TEXT_SIZE, 1)
+    left = min(max(corner[0], 0), max(cell.shape[1] - width - 2, 0))
+    top = max(corner[1] - height - 3, 0)
+    cv2.rectangle(cell, (left, top), (left + width + 1, top + height + 2), colour, cv2.FILLED)
+    dark = np.dot(colour, (0.299, 0.587, 0.114)) < 110
+    shade = (255, 255, 255) if dark else (0, 0, 0)
+    _write(cell, text, (left + 1, top + height + 1), shade)
 
 
 def _caption(batch: TrainingBatch, place: int, classes: Sequence[str]) -> str:
@@ -106,4 +122,4 @@ def _caption(batch: TrainingBatch, place: int, classes: Sequence[str]) -> str:
 def _write(
     picture: np.ndarray, text: str, at: tuple[int, int], colour: tuple[int, int, int] = (0, 0, 0)
 ) -> None:
-    cv2.putText(picture, text, at, _FONT, 0.35, colour, 1, cv2.LINE_AA)
+    cv2.putText(picture, text, at, _FONT, TEXT_SIZE, colour, 1, cv2.LINE_AA)

@@ -135,8 +135,8 @@ def _table(title: str, first: str, more: tuple[str, ...] = ()) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column(first, no_wrap=True, min_width=10)
-    for column in ("images", "objects", *FIGURES, *more):
-        table.add_column(column.replace("AP_", ""), justify="right", no_wrap=True)
+    for column in ("images", "objects", *map(_heading, FIGURES), *more):
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
@@ -147,3 +147,9 @@ def _add(table: Table, row: ClassFigures | FolderFigures, more: tuple[str, ...] 
 
 def _cells(figures: Figures) -> list[str]:
     return [f"{value:.3f}" if value >= 0 else "-" for value in figures.values()]
+
+
+def _heading(figure: str) -> str:
+    """Return AP_small as S, and so on; what is not of a size as it is."""
+    name, _, of_size = figure.partition("_")
+    return of_size[:1].upper() or name

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which box found is which object: for thresholds and confusions, at an overlap of one half.
 
-Axes: N boxes found, M objects, C classes.
+Axes: N boxes found, M objects, K classes and background.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ class ConfusionMatrix:
 
     classes: tuple[str, ...]
     min_score: float
-    counts: Int[np.ndarray, "C+1 C+1"]
+    counts: Int[np.ndarray, "K K"]
     """Rows are the truth, columns what was found."""
 
 
