@@ -47,7 +47,7 @@ def suppress(
         anchors, class_id = anchors[wanted], class_id[wanted]
     candidates = _rank(predictions[:4], scores, anchors, class_id)
 
-    def drops(better: Places, worse: Places) -> np.ndarray:
+    def drops(better: Places, worse: Int64[np.ndarray, " M"]) -> np.ndarray:
         first = candidates[better]
         return overlaps(first, first if worse is better else candidates[worse], settings)
 

@@ -22,6 +22,8 @@ PAIR_PX: Final = 320
 """Side of each of the two pictures of a comparison."""
 GAP_PX: Final = 4
 TEXT_SIZE: Final = 0.35
+MOST_LABELS: Final = 12
+"""Boxes of one image that have their names written; more would hide it."""
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -92,12 +94,14 @@ def _draw_boxes(
     classes: Sequence[str],
     scores: Sequence[float] | np.ndarray | None = None,
 ) -> None:
+    """Draw rows of anything, class, left, top, right, bottom; in a crowd, colours are the names."""
     for number, row in enumerate(objects):
         class_id = int(row[1])
-        text = classes[class_id] if scores is None else f"{classes[class_id]} {scores[number]:.2f}"
         left, top, right, bottom = (round(float(side)) for side in row[2:])
         cv2.rectangle(cell, (left, top), (right - 1, bottom - 1), colour_of(class_id), 1)
-        _label(cell, text, (left, top), colour_of(class_id))
+        if len(objects) <= MOST_LABELS:
+            score = "" if scores is None else f" {scores[number]:.2f}"
+            _label(cell, f"{classes[class_id]}{score}", (left, top), colour_of(class_id))
 
 
 def _label(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from model.errors import DataError, MissingExtra
 from tests.training.datasets_on_disk import Box, split_of
-from tests.training.test_evaluation import SAME, SQUARES, boxes
+from tests.training.found_boxes import SAME, SQUARES, boxes
 from training.contact_sheet import CAPTION_PX, GAP_PX, PAIR_PX, colour_of, comparison_sheet
 from training.evaluation import score
 from training.plots import draw_evaluation, draw_history, require_matplotlib
