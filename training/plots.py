@@ -15,6 +15,7 @@ import numpy as np
 
 from model.errors import DataError, MissingExtra
 from training.contact_sheet import comparison_sheet
+from training.evaluation import Found
 from training.evaluation_report import EvaluationReport
 from training.matching import ConfusionMatrix
 from training.records import Split
@@ -22,8 +23,8 @@ from training.records import Split
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from training.evaluation import Found
+else:  # annotations are looked up when the tests check shapes
+    Axes = Figure = Any
 
 MOST_NAMED: Final = 12
 """Classes that have a line and a name of their own; of more, the most frequent have."""
@@ -35,7 +36,7 @@ _DPI: Final = 110
 _RECALLS: Final = np.linspace(0, 1, 101)
 
 
-def draw_evaluation(folder: Path, report: EvaluationReport, split: Split, found: "Found") -> None:
+def draw_evaluation(folder: Path, report: EvaluationReport, split: Split, found: Found) -> None:
     """Draw everything about an evaluation into a folder.
 
     Raises:
@@ -68,7 +69,7 @@ def draw_history(path: Path, results: Path) -> None:
     epochs = columns.get("epoch")
     if epochs is None or not losses | figures:
         raise DataError(f"{results}: expected the columns epoch and losses or AP, got {[*columns]}")
-    figure, (left, right) = _subplots(2, (10, 4))
+    figure, (left, right) = _subplots(2, (10.0, 4.0))
     _draw_lines(left, epochs, losses, "loss")
     _draw_lines(right, epochs, figures, "AP")
     right.set_ylim(bottom=0)
@@ -78,7 +79,7 @@ def draw_history(path: Path, results: Path) -> None:
 def draw_curves(path: Path, report: EvaluationReport) -> None:
     """Draw precision over recall of each class, at an overlap of one half."""
     rows = [row for row in report.classes if row.figures["AP50"] >= 0]
-    figure, (axes,) = _subplots(1, (8, 5))
+    figure, (axes,) = _subplots(1, (8.0, 5.0))
     for row in sorted(rows, key=lambda row: -row.num_objects)[:MOST_NAMED]:
         label = f"{row.name} {row.figures['AP50']:.3f}"
         axes.plot(_RECALLS, row.curve.precision, linewidth=1, label=label)
@@ -101,7 +102,7 @@ def draw_confusion(path: Path, confusion: ConfusionMatrix) -> None:
     counts = counts[np.ix_(chosen, chosen)]
     names = [(*confusion.classes, "background")[place] for place in chosen]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(max(4.0, 0.5 * len(names) + 2), 16)
+    side = min(max(4.0, 0.5 * len(names) + 2), 16.0)
     figure, (axes,) = _subplots(1, (side + 1, side))
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="share of the row", fraction=0.046)
@@ -134,7 +135,7 @@ def require_matplotlib() -> None:
         ) from None
 
 
-def _subplots(count: int, size: tuple[float, float]) -> "tuple[Figure, list[Axes]]":
+def _subplots(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     """A figure that belongs to no window, and its axes side by side."""
     require_matplotlib()
     from matplotlib.figure import Figure
@@ -143,7 +144,7 @@ def _subplots(count: int, size: tuple[float, float]) -> "tuple[Figure, list[Axes
     return figure, [figure.add_subplot(1, count, place + 1) for place in range(count)]
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, dpi=_DPI)
     except OSError as failure:
@@ -161,7 +162,7 @@ def _unwritable(path: Path, failure: OSError) -> DataError:
     return DataError(f"{path}: cannot be written ({(failure.strerror or str(failure)).lower()})")
 
 
-def _write_numbers(axes: "Axes", counts: np.ndarray, shares: np.ndarray) -> None:
+def _write_numbers(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
     for row, column in np.argwhere(counts > 0):
         colour = "white" if shares[row, column] > 0.5 else "black"
         text = f"{counts[row, column]}"
@@ -169,7 +170,10 @@ def _write_numbers(axes: "Axes", counts: np.ndarray, shares: np.ndarray) -> None
 
 
 def _draw_lines(
-    axes: "Axes", epochs: Sequence[float], columns: Mapping[str, Sequence[float]], what: str
+    axes: Axes,
+    epochs: Sequence[float],
+    columns: Mapping[str, Sequence[float]],
+    what: str,
 ) -> None:
     for name, values in columns.items():
         known = np.isfinite(values)
