@@ -32,6 +32,7 @@ MOST_NUMBERS: Final = 16
 """Classes up to which the cells of a confusion matrix hold numbers."""
 COMPARED: Final = 12
 """Images shown with what was found in them beside what is there."""
+LOSSES: Final = ("box", "score", "distribution")
 _DPI: Final = 110
 _RECALLS: Final = np.linspace(0, 1, 101)
 
@@ -60,12 +61,12 @@ def draw_history(path: Path, results: Path) -> None:
 
     Args:
         path: The picture to write.
-        results: A CSV file with a column `epoch`; columns whose names hold `loss` are losses,
-            those that begin with `AP` are figures of evaluations, empty where there was none.
+        results: A CSV file with a column `epoch`, the losses of `LOSSES`, and the figures of
+            evaluations, whose names begin with `ap`; empty where there was none.
     """
     columns = _read_columns(results)
-    losses = {name: values for name, values in columns.items() if "loss" in name}
-    figures = {name: values for name, values in columns.items() if name.startswith("AP")}
+    losses = {name: values for name, values in columns.items() if name in LOSSES}
+    figures = {name: values for name, values in columns.items() if name.lower().startswith("ap")}
     epochs = columns.get("epoch")
     if epochs is None or not losses | figures:
         raise DataError(f"{results}: expected the columns epoch and losses or AP, got {[*columns]}")

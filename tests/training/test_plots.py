@@ -16,7 +16,7 @@ from training.evaluation import score
 from training.plots import draw_evaluation, draw_history, require_matplotlib
 
 THERE: list[list[Box]] = [[(0, 10, 10, 50, 50)], [(1, 60, 60, 100, 100)]]
-HISTORY = "epoch,box_loss,score_loss,AP,AP50\n0,3.0,2.0,,\n1,2.0,1.5,0.1,0.2\n2,1.5,1.2,0.2,0.4\n"
+HISTORY = "epoch,box,score,ap,ap50\n0,3.0,2.0,,\n1,2.0,1.5,0.1,0.2\n2,1.5,1.2,0.2,0.4\n"
 
 
 def test_an_evaluation_is_drawn(tmp_path: Path) -> None:
