@@ -15,6 +15,10 @@ COMMANDS = {
     "keys": ("pipeline.cli:keys", "Make a pair of keys for a worker or a client."),
     "doctor": ("pipeline.cli:doctor", "Say what this machine can do and what it lacks."),
     "models": ("model.cli:models", "List the sizes, or say what a weights file is."),
+    "evaluate": (
+        "sightline_evaluate:evaluate",
+        "Measure the average precision of weights or of an artefact.",
+    ),
     "import": ("training.cli:import_", "Convert a published checkpoint into our weights file."),
     "export": (
         "pipeline.export:export",

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from model.config import Suppression
@@ -24,8 +24,10 @@ from model.errors import DataError, MissingExtra
 from model.letterbox import Letterbox, letterbox_image
 from model.suppression import suppress
 
-SETTINGS: Final = Suppression(min_score=0.001, max_iou=0.7, max_boxes=300)
+SETTINGS: Final = Suppression(min_score=0.001, max_iou=0.7, max_boxes=300, multi_label=True)
 FIGURES: Final = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+AREAS: Final = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
+"""Least and most pixels of an object that counts for all, small, medium and large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +94,47 @@ def detect(engine: Engine, image: UInt8[np.ndarray, "H W 3"]) -> Detections:
     """Find every box that could count, in pixels of the image."""
     _, height, width, _ = engine.input_shape
     letterbox = Letterbox.fit((image.shape[0], image.shape[1]), (height, width))
-    predictions = engine.infer(letterbox_image(image, letterbox)[None])[0]
-    found = suppress(predictions, SETTINGS, multi_label=True)
+    return candidates(engine.infer(letterbox_image(image, letterbox)[None])[0], letterbox)
+
+
+def candidates(
+    predictions: Float[np.ndarray, "rows A"],
+    letterbox: Letterbox,
+    classes: Sequence[int] | None = None,
+) -> Detections:
+    """Return every box that could count, in pixels of the image.
+
+    Args:
+        predictions: What the network says about one image.
+        letterbox: How the image lay before it.
+        classes: Boxes of these classes only; the others take no place among the 300.
+    """
+    found = suppress(predictions, SETTINGS, classes=classes)
     return Detections(
         xyxy=letterbox.to_source(found.xyxy), score=found.score, class_id=found.class_id
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Curves:
+    """Precision over recall of K classes, at T limits of overlap, R recalls and sizes.
+
+    It is -1 where there is no object to find.
+    """
+
+    class_ids: tuple[int, ...]
+    precision: Float[np.ndarray, "T R K sizes"]
+
+    def figures(self, class_id: int | None = None) -> dict[str, float]:
+        """Return COCO's figures of one class, or the mean of all; -1 without an object."""
+        chosen = slice(None) if class_id is None else [self.class_ids.index(class_id)]
+        of = self.precision[:, :, chosen]
+        every, at_50, at_75 = of[..., 0], of[0, ..., 0], of[5, ..., 0]
+        sizes = (of[..., 1], of[..., 2], of[..., 3])
+        return {
+            name: _mean(part)
+            for name, part in zip(FIGURES, (every, at_50, at_75, *sizes), strict=True)
+        }
 
 
 def average_precision(truth: dict[str, Any], found: dict[int, Detections]) -> dict[str, float]:
@@ -106,20 +144,24 @@ def average_precision(truth: dict[str, Any], found: dict[int, Detections]) -> di
         truth: The boxes that are there, in COCO's form.
         found: The boxes found, by the image's identity in `truth`.
     """
-    coco = require_evaluator()
-    results = [box for name, boxes in found.items() for box in _as_coco(name, boxes)]
-    if not results:
+    if not any(map(len, found.values())):
         return dict.fromkeys(FIGURES, 0.0)
+    return compare(truth, found).figures()
+
+
+def compare(truth: dict[str, Any], found: dict[int, Detections]) -> Curves:
+    """Return the curves of the boxes found; arguments as of `average_precision`."""
+    coco = require_evaluator()
+    class_ids = tuple(sorted(category["id"] for category in truth["categories"]))
+    results = [box for name, boxes in found.items() for box in _as_coco(name, boxes)]
     whole = coco.COCO(truth)
+    if not results:
+        return Curves(class_ids=class_ids, precision=_nothing_found(truth, class_ids))
     evaluation = coco.COCOeval_faster(whole, whole.loadRes(results), "bbox")
     evaluation.params.imgIds = sorted(found)
     evaluation.evaluate()
     evaluation.accumulate()
-    evaluation.summarize()
-    return {
-        name: round(float(value), 4)
-        for name, value in zip(FIGURES, evaluation.stats[:6], strict=True)
-    }
+    return Curves(class_ids=class_ids, precision=evaluation.eval["precision"][..., -1])
 
 
 def require_evaluator() -> ModuleType:
@@ -144,6 +186,23 @@ def _as_coco(image_id: int, found: Detections) -> Iterator[dict[str, Any]]:
             "bbox": [round(side, 3) for side in (left, top, right - left, bottom - top)],
             "score": round(float(score), 5),
         }
+
+
+def _mean(precision: np.ndarray) -> float:
+    known = precision[precision > -1]
+    return round(float(known.mean()), 4) if known.size else -1.0
+
+
+def _nothing_found(
+    truth: dict[str, Any], class_ids: Sequence[int]
+) -> Float[np.ndarray, "T R K sizes"]:
+    """Return no precision for classes and sizes that have an object."""
+    precision = np.full((10, 101, len(class_ids), len(AREAS)), -1.0)
+    for box in truth["annotations"]:
+        if not box.get("iscrowd", 0):
+            sizes = [low <= box["area"] <= high for low, high in AREAS]
+            precision[:, :, class_ids.index(box["category_id"]), sizes] = 0.0
+    return precision
 
 
 def _read_instances(folder: Path) -> dict[str, Any]:

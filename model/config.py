@@ -35,6 +35,9 @@ class Suppression(Settings):
     """Boxes kept per image, the best ones."""
     class_aware: bool = True
     """Whether only boxes of one class drop each other."""
+    multi_label: bool = False
+    """Whether an anchor gives a box for each of its classes, as evaluation has it, or one for its
+    best class."""
 
 
 class ModelConfig(Settings):

@@ -42,7 +42,6 @@ def suppress_looks(
     settings: Suppression,
     *,
     classes: Sequence[int] | None = None,
-    multi_label: bool = False,
 ) -> Detections:
     """Return what all looks at one picture found, in its pixels.
 
@@ -52,11 +51,10 @@ def suppress_looks(
         canvas_hw: Height and width of the canvas of every look.
         settings: Thresholds and limits, for each look and for the result.
         classes: Keep boxes of these classes only.
-        multi_label: Let an anchor give a box for each of its classes.
     """
     found = [
         _on_source(
-            suppress(rows, settings, classes=classes, multi_label=multi_label),
+            suppress(rows, settings, classes=classes),
             region,
             regions[0],
             canvas_hw,

@@ -31,7 +31,6 @@ def suppress(
     settings: Suppression,
     *,
     classes: Sequence[int] | None = None,
-    multi_label: bool = False,
 ) -> Detections:
     """Keep the best of the boxes that overlap; equal scores in the order of their anchors.
 
@@ -39,18 +38,16 @@ def suppress(
         predictions: What the network says about one image.
         settings: Thresholds and limits.
         classes: Keep boxes of these classes only; others neither appear nor drop a box.
-        multi_label: Let an anchor give a box for each of its classes, as evaluation does,
-            instead of one for its best class.
     """
     scores = np.asarray(predictions[4:], np.float32)
-    find = _every_label if multi_label else _best_label
+    find = _every_label if settings.multi_label else _best_label
     anchors, class_id = find(scores, np.float32(settings.min_score))
     if classes is not None:
         wanted = np.isin(class_id, np.asarray(classes, np.int64))
         anchors, class_id = anchors[wanted], class_id[wanted]
     candidates = _rank(predictions[:4], scores, anchors, class_id)
 
-    def drops(better: Places, worse: Places) -> np.ndarray:
+    def drops(better: Places, worse: Int64[np.ndarray, " M"]) -> np.ndarray:
         first = candidates[better]
         return overlaps(first, first if worse is better else candidates[worse], settings)
 

@@ -7,8 +7,8 @@ be read is left out whole: with half its objects it would teach that the others 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -39,8 +39,7 @@ class Dataset:
     def __getitem__(self, name: str) -> Split:
         """Return a split, or say which there are."""
         if name not in self.splits:
-            there = ", ".join(self.splits)
-            raise DataError(f"{self.path}: no split {name!r}; there are {there}")
+            raise _no_split(self.path, name, self.splits)
         return self.splits[name]
 
 
@@ -64,6 +63,21 @@ def read_dataset(path: Path) -> Dataset:
         problems=tuple(reading.problems),
     )
     return Dataset(path=reading.file.path, classes=reading.classes, splits=splits, report=report)
+
+
+def read_split(file: DatasetFile, name: str) -> Split:
+    """Read and check one split alone.
+
+    Raises:
+        DataError: there is no such split, or it has no image that can be used.
+    """
+    if name not in file.sources:
+        raise _no_split(file.path, name, file.sources)
+    return _Reading(replace(file, sources={name: file.sources[name]})).read(name)
+
+
+def _no_split(path: Path, name: str, there: Iterable[str]) -> DataError:
+    return DataError(f"{path}: no split {name!r}; there are {', '.join(there)}")
 
 
 @dataclass(frozen=True, slots=True)

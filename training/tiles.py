@@ -7,7 +7,7 @@ is the triangle filter whatever the scale. Axes: H and W height and width, N obj
 """
 
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ MIN_VISIBLE: Final = 0.1
 MAX_ASPECT: Final = 100.0
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """Where pixels come from."""
 

@@ -121,7 +121,7 @@ def measure_size(
             canvas = letterbox_image(image, letterbox)[None]
             predictions = [engine.infer(canvas)[0] for engine in engines]
             for place, values in enumerate(predictions):
-                boxes = suppress(values, SETTINGS, multi_label=True)
+                boxes = suppress(values, SETTINGS)
                 found[place][image_id] = Detections(
                     xyxy=letterbox.to_source(boxes.xyxy),
                     score=boxes.score,

@@ -151,7 +151,7 @@ def measure(model: ModelConfig, budget: int, scenes: list[Scene], truth: COCO) -
             }
         )
         if len(steps) > WARM_UP:
-            boxes = suppress_looks(rows, regions, canvas_hw, SETTINGS, multi_label=True)
+            boxes = suppress_looks(rows, regions, canvas_hw, SETTINGS)
             found += as_coco(number, boxes)
     engine.close()
     cpu_ms = {name: round(median(s[name] for s in steps[WARM_UP:]), 2) for name in steps[0]}

@@ -73,12 +73,16 @@ def test_the_result_is_that_of_the_definition(
 ) -> None:
     predictions = make_predictions(num_anchors, num_classes, seed)
     limits = Suppression(
-        min_score=0.35, max_iou=max_iou, max_boxes=max_boxes, class_aware=class_aware
+        min_score=0.35,
+        max_iou=max_iou,
+        max_boxes=max_boxes,
+        class_aware=class_aware,
+        multi_label=multi_label,
     )
     if num_anchors == 0:
-        assert len(suppress(predictions, limits, multi_label=multi_label)) == 0
+        assert len(suppress(predictions, limits)) == 0
         return
-    found = suppress(predictions, limits, multi_label=multi_label)
+    found = suppress(predictions, limits)
     expected = naive(predictions, limits, multi_label=multi_label)
     anchors = [anchor for anchor, _ in expected]
     labels = [label for _, label in expected]
@@ -89,9 +93,9 @@ def test_the_result_is_that_of_the_definition(
 
 def test_blocks_see_what_earlier_blocks_kept() -> None:
     predictions = make_predictions(1500, 2, seed=5)
-    limits = Suppression(min_score=0.0, max_iou=0.5)
+    limits = Suppression(min_score=0.0, max_iou=0.5, multi_label=True)
     expected = naive(predictions, limits, multi_label=True)
-    found = suppress(predictions, limits, multi_label=True)
+    found = suppress(predictions, limits)
     np.testing.assert_array_equal(found.xyxy, predictions[:4, [anchor for anchor, _ in expected]].T)
 
 
@@ -120,7 +124,7 @@ def test_what_is_not_a_number_never_survives(multi_label: bool) -> None:
     predictions[4, :20] = np.nan
     predictions[2, 20:30] = np.nan
     predictions[1, 30:35] = -np.inf
-    found = suppress(predictions, Suppression(max_iou=1), multi_label=multi_label)
+    found = suppress(predictions, Suppression(max_iou=1, multi_label=multi_label))
     assert len(found) > 0
     assert np.isfinite(found.xyxy).all()
     assert np.isfinite(found.score).all()
@@ -142,7 +146,7 @@ def test_asking_for_no_class_gives_no_box() -> None:
 def test_predictions_are_left_as_they_were() -> None:
     predictions = make_predictions(60, 3)
     before = predictions.copy()
-    suppress(predictions, Suppression(), multi_label=True)
+    suppress(predictions, Suppression(multi_label=True))
     np.testing.assert_array_equal(predictions, before)
 
 
@@ -153,7 +157,7 @@ def test_no_more_candidates_than_the_limit_are_looked_at(monkeypatch: pytest.Mon
     predictions[:4] = [[0], [0], [1], [1]]
     predictions[0] = predictions[2] = 0  # boxes without area never drop each other
     predictions[4:] = random.random((80, 8400))
-    found = suppress(predictions, Suppression(min_score=0.001, max_boxes=10**6), multi_label=True)
+    found = suppress(predictions, Suppression(min_score=0.001, max_boxes=10**6, multi_label=True))
     assert len(found) == 2000
     best = np.sort(predictions[4:].ravel())[::-1][:2000]
     np.testing.assert_array_equal(found.score, best)
