@@ -29,7 +29,6 @@ from training.checkpoints import (
     read_checkpoint,
     remove_leftovers,
     restore,
-    save_checkpoint,
 )
 from training.criterion import Criterion
 from training.datasets import Dataset, read_dataset
@@ -288,7 +287,6 @@ def deploy(training: Training, state: TrainState, found: Material) -> Path:
         fuse(guided.detector),
         card.model_copy(update={"form": "fused", "trained": trained}),
     )
-    save_checkpoint(training.output / NAME, state, training.origin)
     return path
 
 

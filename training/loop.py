@@ -75,13 +75,13 @@ def fit(training: Training, state: TrainState, reporter: Reporter) -> None:
         reporter.step(group[-1].epoch, group[-1].step + 1, state.sums)
         if group[-1].last:
             end_epoch(training, state, reporter)
-            if training.ranks.agree(out_of_patience(state, training.recipe)):
-                reporter.say(f"no better AP for {training.recipe.patience} epochs: the end")
-                return
         elif time.monotonic() - saved_s < training.recipe.checkpoint_minutes * 60:
             continue
         _save(training, state, reporter)
         saved_s = time.monotonic()
+        if group[-1].last and training.ranks.agree(out_of_patience(state, training.recipe)):
+            reporter.say(f"no better AP for {training.recipe.patience} epochs: the end")
+            return
 
 
 def grouped(batches: Iterable[TrainingBatch], schedule: Schedule) -> Iterator[list[TrainingBatch]]:
@@ -100,7 +100,7 @@ def train_step(training: Training, state: TrainState, batches: Sequence[Training
     state.guided.train()
     for norm in training.frozen_norms:
         norm.eval()
-    losses = [_learn(training, batch, synchronise=batch is batches[-1]) for batch in batches]
+    losses = [learn(training, batch, synchronise=batch is batches[-1]) for batch in batches]
     length = nn.utils.clip_grad_norm_(state.guided.parameters(), training.recipe.max_grad_norm)
     last = batches[-1]
     if not length.isfinite():
@@ -113,6 +113,19 @@ def train_step(training: Training, state: TrainState, batches: Sequence[Training
     for one in losses:
         state.sums = state.sums.plus(one, share)
     state.position = last.following
+
+
+def learn(training: Training, batch: TrainingBatch, *, synchronise: bool) -> Losses:
+    """Add the gradients of one batch to those that are there."""
+    device = training.device
+    images = prepared(batch.images, device)
+    targets = targets_of(batch).to(device)
+    with nullcontext() if synchronise else training.alone():
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.autocast):
+            logits = training.network(images)
+        losses = training.criterion(logits, targets)
+        losses.total.backward()
+    return losses
 
 
 def end_epoch(training: Training, state: TrainState, reporter: Reporter) -> None:
@@ -161,19 +174,6 @@ def targets_of(batch: TrainingBatch) -> Targets:
         xyxy=batch.objects[:, 2:].contiguous(),
         annotated=batch.annotated,
     )
-
-
-def _learn(training: Training, batch: TrainingBatch, *, synchronise: bool) -> Losses:
-    """Add the gradients of one batch to those that are there."""
-    device = training.device
-    images = prepared(batch.images, device)
-    targets = targets_of(batch).to(device)
-    with nullcontext() if synchronise else training.alone():
-        with torch.autocast(device.type, torch.bfloat16, enabled=training.autocast):
-            logits = training.network(images)
-        losses = training.criterion(logits, targets)
-        losses.total.backward()
-    return losses
 
 
 def _joint(training: Training, sums: Sums) -> tuple[float, float, float]:
