@@ -103,6 +103,9 @@ def begin(
     guided = start(recipe.model, recipe.form, found.train.classes, measured(found.train, recipe))
     layout: Any = {"memory_format": torch.channels_last}  # which torch's types do not know
     guided.to(device, **layout)
+    for module in guided.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = recipe.norm_momentum
     frozen = freeze(guided, recipe.freeze)
     loader = TrainingLoader(
         found.train, recipe.sampling, recipe.augmentation, recipe.loading, ranks.shard

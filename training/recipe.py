@@ -87,6 +87,9 @@ class Recipe(Settings):
     """Images of an update; smaller batches add up to it."""
     max_grad_norm: Positive = 10.0
     """Longer gradients are shortened to this."""
+    norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.03
+    """Share of a batch's statistics that normalisations take over. They lag behind by its inverse
+    in batches, layer upon layer: trainings of a few hundred batches need .1 or more."""
     freeze: tuple[str, ...] = ()
     """Parts of the detector that stay as they are, such as `backbone` or `neck.context`."""
     precision: TrainingPrecision = "auto"
