@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a loader gives. Axes: B batch, H and W of the images, M objects of the batch, C classes."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -71,12 +69,3 @@ def as_rows(samples: list[Sample]) -> Float[Tensor, "M 6"]:
         for place, s in enumerate(samples)
     ]
     return torch.from_numpy(np.concatenate(rows))
-
-
-def room_for_batches() -> int | None:
-    """Return the bytes free in the memory that workers hand batches over in, where it is known."""
-    shared = Path("/dev/shm")
-    if not shared.is_dir():
-        return None
-    facts = os.statvfs(shared)
-    return facts.f_bavail * facts.f_frsize

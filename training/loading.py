@@ -8,13 +8,11 @@ middle asks for its next ticket at once. Axes: B batch, H and W of the images, I
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import cv2
 import numpy as np
 import torch
 from pydantic import Field
-from torch.utils.data import DataLoader, Dataset
 
 from model.config import Settings
 from model.errors import DataError
@@ -25,17 +23,14 @@ from training.batches import (
     TrainingBatch,
     as_images,
     as_rows,
-    room_for_batches,
 )
 from training.image_store import ImageFiles, ImageStore
 from training.protocols import EvaluationPlan, View, look
 from training.records import Split
 from training.sampling import Plan, Position, Sampling, Shard, Ticket, sample_generator
+from training.workers import made_ahead, made_here
 
-B = TypeVar("B")
-T = TypeVar("T")
-AHEAD: Final = 2
-"""Batches that each worker has ready."""
+B = TypeVar("B", TrainingBatch, EvaluationBatch)
 
 
 class Loading(Settings):
@@ -74,8 +69,7 @@ class TrainingLoader:
         self._plan = Plan(split, sampling, shard)
         self._make = _TrainingBatches(split, sampling, augmentation, loading.store_mb << 20)
         self._loading = loading
-        largest = sampling.image_size * (1 + sampling.multi_scale)
-        self._batch_bytes = round(sampling.batch_size * 3 * largest**2)
+        self._batch_bytes = sampling.batch_size * 3 * sampling.largest_size**2
         self.steps_per_epoch = self._plan.steps_per_epoch
 
     def batches(self, start: Position, epochs: int) -> Iterator[TrainingBatch]:
@@ -89,8 +83,8 @@ class TrainingLoader:
             DataError: an image cannot be read any more, or a worker died.
         """
         self._make.epochs = epochs
-        tickets = _Endless(lambda: self._plan.tickets(start, epochs))
-        yield from _made(self._make, tickets, self._loading, self._batch_bytes)
+        tickets = self._plan.tickets(start, epochs)
+        return _made(self._make, tickets, self._loading, self._batch_bytes)
 
 
 class EvaluationLoader:
@@ -110,10 +104,10 @@ class EvaluationLoader:
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
         make = _EvaluationBatches(self._split)
-        yield from _made(make, self._views, self._loading, self._batch_bytes)
+        return _made(make, self._views, self._loading, self._batch_bytes)
 
 
-class _TrainingBatches(Dataset[TrainingBatch | Failed]):
+class _TrainingBatches:
     """Makes the batch of a ticket."""
 
     def __init__(
@@ -128,7 +122,7 @@ class _TrainingBatches(Dataset[TrainingBatch | Failed]):
             side = sampling.image_size
             self._pictures = ImageStore(split.paths, split.image_hw, side, store_bytes)
 
-    def __getitem__(self, ticket: Ticket) -> TrainingBatch | Failed:
+    def __call__(self, ticket: Ticket) -> TrainingBatch | Failed:
         try:
             samples = [
                 self._sample(ticket, index, place)
@@ -153,13 +147,13 @@ class _TrainingBatches(Dataset[TrainingBatch | Failed]):
         return sampler.sample(index, ticket.image_size, sample_generator(self._seed, epoch, place))
 
 
-class _EvaluationBatches(Dataset[EvaluationBatch | Failed]):
+class _EvaluationBatches:
     """Makes the batch of a view."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
 
-    def __getitem__(self, view: View) -> EvaluationBatch | Failed:
+    def __call__(self, view: View) -> EvaluationBatch | Failed:
         paths = tuple(self._split.paths[index] for index in view.indices)
         try:
             pictures = [look(path, box) for path, box in zip(paths, view.letterboxes, strict=True)]
@@ -173,63 +167,12 @@ class _EvaluationBatches(Dataset[EvaluationBatch | Failed]):
         )
 
 
-class _Endless(Iterable[T]):
-    """What can be gone through again from its beginning."""
-
-    def __init__(self, begin: Callable[[], Iterator[T]]) -> None:
-        self._begin = begin
-
-    def __iter__(self) -> Iterator[T]:
-        return self._begin()
-
-
 def _made(
-    make: Dataset[Any], orders: Iterable[Any], loading: Loading, batch_bytes: int
-) -> Iterator[Any]:
+    make: Callable[[Any], B | Failed], orders: Iterable[Any], loading: Loading, batch_bytes: int
+) -> Iterator[B]:
     """Have batches made in the order they are asked for."""
-    _refuse_without_room(loading.workers, batch_bytes)
-    loader = DataLoader(
-        make,
-        batch_size=None,
-        sampler=orders,
-        num_workers=loading.workers,
-        prefetch_factor=AHEAD if loading.workers else None,
-        pin_memory=loading.pin,
-        multiprocessing_context="fork" if loading.workers else None,
-        worker_init_fn=_prepare,
-        collate_fn=_unchanged,
+    if not loading.workers:
+        return made_here(make, orders, pin=loading.pin)
+    return made_ahead(
+        make, orders, workers=loading.workers, batch_bytes=batch_bytes, pin=loading.pin
     )
-    try:
-        for batch in loader:
-            if isinstance(batch, Failed):
-                raise DataError(batch.reason)
-            yield batch
-    except RuntimeError as failure:
-        if "worker" not in str(failure):
-            raise
-        raise DataError(
-            f"a process that makes batches died ({failure}); with fewer workers "
-            f"(loading.workers={loading.workers}) they need less memory"
-        ) from None
-
-
-def _refuse_without_room(workers: int, batch_bytes: int) -> None:
-    """Workers hand batches over in /dev/shm; a full one ends them without a word."""
-    needed = (workers * AHEAD + 1) * batch_bytes if workers else 0
-    free = room_for_batches()
-    if free is not None and needed > free:
-        raise DataError(
-            f"/dev/shm has {free / 2**20:.0f} MB free, {workers} workers need "
-            f"{needed / 2**20:.0f} MB for batches: take fewer (loading.workers), smaller batches, "
-            "or a container with more (--shm-size)"
-        )
-
-
-def _prepare(_: int) -> None:
-    # 0 runs OpenCV in the calling thread. Any other number would first have to end threads that
-    # the fork has left behind in the parent, and wait for ever.
-    cv2.setNumThreads(0)
-
-
-def _unchanged(batch: B) -> B:
-    return batch

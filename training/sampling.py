@@ -34,6 +34,11 @@ class Sampling(Settings):
     """Every image once an epoch, or those with rare classes more often than those without."""
     seed: Annotated[int, Field(ge=0)] = 0
 
+    @property
+    def largest_size(self) -> int:
+        """Side of the largest batch."""
+        return STRIDE * round(self.image_size * (1 + self.multi_scale) / STRIDE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Position:
@@ -119,7 +124,7 @@ class Plan:
             return size
         key = (self._sampling.seed, position.epoch, _SIZE, position.step)
         low = max(round(size * (1 - share) / STRIDE), 1)
-        high = round(size * (1 + share) / STRIDE)
+        high = self._sampling.largest_size // STRIDE
         return STRIDE * int(np.random.default_rng(key).integers(low, high, endpoint=True))
 
 

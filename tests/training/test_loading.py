@@ -4,6 +4,8 @@
 import multiprocessing
 import os
 import signal
+import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 
 from model.errors import DataError
 from tests.training.datasets_on_disk import Box, fingerprint, split_of
-from training import loading as loading_module
+from training import workers as workers_module
 from training.augmentation import NO_AUGMENTATION, Augmentation
 from training.batches import TrainingBatch
 from training.contact_sheet import CAPTION_PX, colour_of, contact_sheet
@@ -155,18 +157,62 @@ def test_a_worker_that_is_killed_ends_loading_in_one_line(split: Split) -> None:
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(DataError, match="a process that makes batches died") as fault:
-        for _ in batches:
-            pass
+        deque(batches, maxlen=0)
     assert "\n" not in str(fault.value)
 
 
-def test_too_little_shared_memory_is_an_error_before_workers_start(
+def test_any_worker_that_dies_ends_loading_though_it_is_not_its_turn(
     split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading_module, "room_for_batches", lambda: 100_000)
-    with pytest.raises(DataError, match="/dev/shm has 0 MB free, 4 workers need 0 MB"):
-        load(split, workers=4)
-    assert len(load(split, workers=0)) == 9
+    monkeypatch.setattr(workers_module, "PATIENCE_S", 0.2)
+    loader = TrainingLoader(split, SAMPLING, Augmentation(), Loading(workers=2))
+    batches = loader.batches(Position(), 10_000)
+    next(batches)
+    children = sorted(multiprocessing.active_children(), key=lambda child: child.pid or 0)
+    os.kill(children[1].pid or 0, signal.SIGSTOP)  # it gives no batch and does not die
+    os.kill(children[0].pid or 0, signal.SIGKILL)
+    with pytest.raises(DataError, match=r"died \(signal 9\)"):
+        deque(batches, maxlen=0)
+
+
+def test_workers_end_when_their_parent_is_killed(split: Split, tmp_path: Path) -> None:
+    def parent() -> None:
+        loader = TrainingLoader(split, SAMPLING, Augmentation(), Loading(workers=2))
+        batches = loader.batches(Position(), 10_000)
+        next(batches)
+        pids = [str(child.pid) for child in multiprocessing.active_children()]
+        (tmp_path / "pids").write_text(" ".join(pids))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=parent)
+    process.start()
+    process.join()
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2
+    deadline = time.monotonic() + 10
+    while any(_runs(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_loading_that_is_given_up_leaves_no_process(split: Split) -> None:
+    before = set(multiprocessing.active_children())
+    loader = TrainingLoader(split, SAMPLING, Augmentation(), Loading(workers=2))
+    batches = loader.batches(Position(), 10_000)
+    next(batches)
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    began = time.monotonic()
+    batches.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 5
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_memory_for_batches_that_cannot_be_had_is_an_error_in_one_line(split: Split) -> None:
+    plan = EvaluationPlan(split, "square", image_size=1 << 28)
+    loader = EvaluationLoader(split, plan, Loading(workers=1))
+    with pytest.raises(DataError, match=r"MB for the batches of a worker cannot be had") as fault:
+        next(iter(loader))
+    assert "\n" not in str(fault.value)
 
 
 def test_a_store_keeps_images_and_changes_no_sample(split: Split) -> None:
@@ -257,3 +303,11 @@ def test_a_contact_sheet_shows_every_sample_with_its_boxes(split: Split) -> None
 def test_an_empty_split_cannot_be_trained_on() -> None:
     with pytest.raises(ValueError, match="without images"):
         TrainingLoader(Split("train", ("a",), []), SAMPLING, Augmentation(), Loading())
+
+
+def _runs(pid: str) -> bool:
+    """Whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
