@@ -20,6 +20,7 @@ COMMANDS = {
         "Measure the average precision of weights or of an artefact.",
     ),
     "import": ("training.cli:import_", "Convert a published checkpoint into our weights file."),
+    "train": ("training.cli:train", "Train a detector, from a data.yaml to deployed weights."),
     "export": (
         "pipeline.export:export",
         "Make an artefact for an engine, proven against the weights.",
@@ -58,13 +59,13 @@ def main(arguments: list[str] | None = None) -> int:
         from pipeline.errors import PipelineError
 
         if isinstance(error, ModelError | PipelineError):
-            return _fail(str(error))
+            return _fail(str(error), getattr(error, "exit_code", 2))
         raise
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     print(f"sightline: {message}", file=sys.stderr)  # noqa: T201 - this is the command line
-    return 2
+    return code
 
 
 def _import_hint(error: ImportError) -> str:

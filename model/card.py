@@ -22,6 +22,7 @@ from model.onnx_file import read_notes
 from model.package import read_package_card
 from model.quantisation import Quantisation
 from model.scales import ScaleName
+from model.trained import Trained
 
 CARD_KEY: Final = "sightline"
 """Entry of the file's metadata that holds the card, as JSON."""
@@ -55,6 +56,8 @@ class Card(Settings):
     """Present if and only if the form is `quantised`."""
     built: Built | None = None
     """Present if and only if the form is `built`."""
+    trained: Trained | None = None
+    """Present if we trained these weights."""
     format_version: Literal[1] = 1
 
     @model_validator(mode="after")

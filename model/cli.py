@@ -60,6 +60,8 @@ def _contents(file: Path) -> Table:
         "source layout": card.source_layout or "unknown",
         "licence": card.licence,
     }
+    if card.trained:
+        rows |= {"trained on": card.trained.sentence(), "commit": card.trained.commit or "unknown"}
     if card.quantisation:
         rows |= _quantised(card.quantisation)
     if card.built:

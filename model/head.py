@@ -106,11 +106,14 @@ def anchor_points(logits: Logits) -> tuple[Float[Tensor, "2 A"], Float[Tensor, "
     return torch.cat(points, dim=1), torch.cat(strides)
 
 
+def start_scores(out: nn.Conv2d, stride: int) -> None:
+    """Set the biases of a fresh class layer to expect about 5 objects in an image of 640 pixels."""
+    assert out.bias is not None
+    expected = 5 / out.out_channels / (640 / stride) ** 2
+    nn.init.constant_(out.bias, math.log(expected))
+
+
 def _start(box: Branch, score: Branch, stride: int) -> None:
-    """Set the biases so that a fresh head expects about 5 objects in an image of 640 pixels."""
     assert box.out.bias is not None
-    assert score.out.bias is not None
-    num_classes = score.out.out_channels
-    expected = 5 / num_classes / (640 / stride) ** 2
     nn.init.constant_(box.out.bias, 1.0)
-    nn.init.constant_(score.out.bias, math.log(expected))
+    start_scores(score.out, stride)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The subcommand `import`: a plain function that prints."""
+"""The subcommands `import` and `train`: plain functions that print."""
 
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
@@ -45,3 +47,39 @@ def import_(
     console = Console(soft_wrap=True)
     for line in lines:
         console.print(escape(line), highlight=False)
+
+
+def train(
+    data: Path,
+    *,
+    model: str | None = None,
+    recipe: Path | None = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    output: Path = Path("runs/train"),
+    resume: bool = False,
+) -> None:
+    """Train a detector from a data.yaml to weights that `sightline run` takes.
+
+    Several GPUs train together when torchrun starts it: torchrun --nproc-per-node 8 sightline.py
+    train data.yaml ...
+
+    Args:
+        data: The data set: YOLO layout or COCO JSON, named by a data.yaml.
+        model: A size (T, S, M, C, E) to train from random weights, or a weights file to go on
+            from; the recipe's if not given, or T.
+        recipe: A YAML file of settings; configs/training has some.
+        set_: Change a setting, as in --set epochs=50.
+        output: A folder for weights, checkpoint and results.
+        resume: Go on with the training that is there, with the same data and recipe.
+    """
+    from model.config import load_settings
+    from training.job import train as train_job
+    from training.recipe import Recipe
+
+    chosen = (f"model={model}",) if model else ()
+    settings = load_settings(Recipe, recipe, (*set_, *chosen))
+    weights = train_job(data, settings, output, resume=resume, shown=True)
+    if weights is not None:
+        console = Console(soft_wrap=True)
+        console.print(escape(f"{weights}: run it with"), highlight=False)
+        console.print(escape(f"  sightline run VIDEO --model {weights}"), highlight=False)

@@ -6,8 +6,10 @@ import pytest
 
 from model.config import load_settings
 from pipeline.config import PipelineConfig
+from training.recipe import Recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs/pipeline"
+RECIPES = Path(__file__).parents[2] / "configs/training"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -19,3 +21,14 @@ def test_the_file_config_spells_out_the_defaults() -> None:
     spelt = load_settings(PipelineConfig, CONFIGS / "file.yaml")
     video = {"output": spelt.output.model_copy(update={"save_video": False})}
     assert spelt.model_copy(update=video) == PipelineConfig()
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_loads(path: Path) -> None:
+    load_settings(Recipe, path)
+
+
+@pytest.mark.parametrize("scale", ["T", "S", "M", "C", "E"])
+def test_the_paper_s_recipe_is_the_default(scale: str) -> None:
+    spelt = load_settings(Recipe, RECIPES / f"coco-{scale.lower()}.yaml")
+    assert spelt == Recipe(model=scale)
