@@ -22,7 +22,8 @@ from model.reparam import fuse
 from model.scales import SCALES, ScaleName
 from model.trained import Trained
 from model.weights import save_weights
-from training.accuracy import Evaluate, evaluate_squares
+from training.accuracy import Evaluate, accuracy
+from training.album import show_batch, show_history
 from training.checkpoints import (
     NAME,
     Origin,
@@ -33,8 +34,9 @@ from training.checkpoints import (
 from training.criterion import Criterion
 from training.datasets import Dataset, read_dataset
 from training.ema import Average
+from training.evaluation import Views
 from training.loading import Loading, TrainingLoader
-from training.loop import BEST, Training, fit, prepared
+from training.loop import BEST, RESULTS, Training, fit, prepared
 from training.optimiser import make_optimizer
 from training.pgi import GuidedDetector
 from training.progress import Reporter
@@ -89,10 +91,15 @@ def train_on(found: Material, recipe: Recipe, output: Path, *, shown: bool) -> P
             device = torch.device("cuda", ranks.local_rank)
         output.mkdir(parents=True, exist_ok=True)
         training, state = begin(found, recipe, output, device=device, ranks=ranks)
+        if ranks.first:
+            show_batch(output, found.train, recipe)
         steps = training.loader.steps_per_epoch
         with Reporter(recipe.epochs, steps, shown=shown and ranks.first) as reporter:
             fit(training, state, reporter)
-        return deploy(training, state, found) if ranks.first else None
+        if not ranks.first:
+            return None
+        show_history(output, output / RESULTS)
+        return deploy(training, state, found)
 
 
 def begin(
@@ -214,13 +221,13 @@ def evaluator(val: Split | None, recipe: Recipe) -> Evaluate | None:
     """Return what a training is measured with, if it has images for it."""
     if val is None:
         return None
-    return partial(
-        evaluate_squares,
-        split=val,
-        loading=recipe.loading,
+    views = Views(
+        protocol="square",
         image_size=recipe.sampling.image_size,
         batch_size=recipe.sampling.batch_size,
+        loading=recipe.loading,
     )
+    return partial(accuracy, split=val, views=views)
 
 
 def choose_device(recipe: Recipe) -> torch.device:

@@ -143,7 +143,7 @@ def test_training_ends_when_patience_does(
 ) -> None:
     accuracy = iter((0.1, 0.3, 0.2, 0.3, 0.9))
     monkeypatch.setattr(
-        "training.job.evaluate_squares", lambda *_, **__: {"ap": next(accuracy), "ap50": 0.5}
+        "training.job.accuracy", lambda *_, **__: {"ap": next(accuracy), "ap50": 0.5}
     )
     weights = run(data, tiny(epochs=9, evaluate_every=1, patience=2), shown=True)
     card = read_card(weights)
