@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from model.config import Suppression
 from model.detections import Detections
@@ -77,9 +77,9 @@ def read_coco(folder: Path, classes: Sequence[str], *, limit: int | None = None)
 
 
 def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """Read an image file as RGB."""
+    """Read an image file as RGB, turned as it says."""
     try:
-        return np.asarray(Image.open(path).convert("RGB"))
+        return np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError):
         raise DataError(f"{path}: not an image that can be read") from None
 

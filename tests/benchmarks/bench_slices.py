@@ -23,14 +23,21 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import Colorspace
-from bench_accuracy import SETTINGS, as_coco, average_precision, picture
-from faster_coco_eval import COCO
 from PIL import Image
 from timing import surroundings
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from model.average_precision import (
+    SETTINGS,
+    LabelledImages,
+    average_precision,
+    read_coco,
+    read_picture,
+)
+from model.card import read_card
 from model.config import ModelConfig, Suppression
+from model.detections import Detections
 from model.engines import build_engine
 from model.letterbox import rectangle
 from model.merging import suppress_looks
@@ -54,11 +61,11 @@ class Scene:
 def main() -> None:
     """Measure every budget over the same scenes and print one JSON object."""
     options = parse()
-    truth = COCO(str(next(options.data.glob("instances_*.json"))))
-    image_ids = sorted(truth.getImgIds())
+    data = read_coco(options.data, read_card(options.weights).classes)
+    image_ids = sorted(data.paths)
     groups = [image_ids[n : n + GRID**2] for n in range(0, len(image_ids), GRID**2)]
-    scenes = [make_scene(options.data, truth, group) for group in groups]
-    scene_truth = join_truth(truth, scenes)
+    scenes = [make_scene(data, group) for group in groups]
+    scene_truth = join_truth(data, scenes)
     model = ModelConfig(weights=options.weights, image_size=options.image_size)
     results = [measure(model, budget, scenes, scene_truth) for budget in options.budgets]
     result = {
@@ -82,13 +89,13 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_scene(data: Path, truth: COCO, image_ids: list[int]) -> Scene:
+def make_scene(data: LabelledImages, image_ids: list[int]) -> Scene:
     """Set images in the middle of their cells, shrunk where they do not fit."""
     scene = np.full((*SCENE_HW, 3), 114, np.uint8)
     annotations: list[dict[str, Any]] = []
     height, width = CELL_HW
     for place, image_id in enumerate(image_ids):
-        image = Image.fromarray(picture(data, truth, image_id))
+        image = Image.fromarray(read_picture(data.paths[image_id]))
         scale = min(1.0, width / image.width, height / image.height)
         if scale < 1:
             size = (round(image.width * scale), round(image.height * scale))
@@ -96,7 +103,9 @@ def make_scene(data: Path, truth: COCO, image_ids: list[int]) -> Scene:
         left = place % GRID * width + (width - image.width) // 2
         top = place // GRID * height + (height - image.height) // 2
         scene[top : top + image.height, left : left + image.width] = np.asarray(image)
-        for each in truth.loadAnns(truth.getAnnIds([image_id])):
+        for each in data.truth["annotations"]:
+            if each["image_id"] != image_id:
+                continue
             x, y, across, down = (side * scale for side in each["bbox"])
             annotations.append(
                 {
@@ -110,29 +119,29 @@ def make_scene(data: Path, truth: COCO, image_ids: list[int]) -> Scene:
     return Scene(frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709), annotations)
 
 
-def join_truth(truth: COCO, scenes: list[Scene]) -> COCO:
-    joined = COCO()
+def join_truth(data: LabelledImages, scenes: list[Scene]) -> dict[str, Any]:
+    """The boxes of all scenes in COCO's form."""
     height, width = SCENE_HW
-    joined.dataset = {
+    return {
         "images": [{"id": n, "height": height, "width": width} for n in range(len(scenes))],
         "annotations": [
             {"id": 1000 * number + place + 1, "image_id": number, **each}
             for number, scene in enumerate(scenes)
             for place, each in enumerate(scene.annotations)
         ],
-        "categories": truth.dataset["categories"],
+        "categories": data.truth["categories"],
     }
-    joined.createIndex()
-    return joined
 
 
-def measure(model: ModelConfig, budget: int, scenes: list[Scene], truth: COCO) -> dict[str, Any]:
+def measure(
+    model: ModelConfig, budget: int, scenes: list[Scene], truth: dict[str, Any]
+) -> dict[str, Any]:
     """AP and processor time with so many looks at most; with one, there are no slices."""
     canvas_hw = rectangle(SCENE_HW, model.image_size)
     regions = choose_looks(SCENE_HW, canvas_hw, budget, 0.2)
     engine = build_engine(model, image_hw=canvas_hw, batch=len(regions), num_requests=1)
     scaler, canvases = FrameScaler(0), np.empty(engine.input_shape, np.uint8)
-    found: list[dict[str, Any]] = []
+    found: dict[int, Detections] = {}
     steps: list[dict[str, float]] = []
     for number, scene in [*enumerate(scenes[:WARM_UP]), *enumerate(scenes)]:
         times = [time.process_time()]
@@ -151,8 +160,7 @@ def measure(model: ModelConfig, budget: int, scenes: list[Scene], truth: COCO) -
             }
         )
         if len(steps) > WARM_UP:
-            boxes = suppress_looks(rows, regions, canvas_hw, SETTINGS)
-            found += as_coco(number, boxes)
+            found[number] = suppress_looks(rows, regions, canvas_hw, SETTINGS)
     engine.close()
     cpu_ms = {name: round(median(s[name] for s in steps[WARM_UP:]), 2) for name in steps[0]}
     return {
@@ -162,7 +170,7 @@ def measure(model: ModelConfig, budget: int, scenes: list[Scene], truth: COCO) -
             scale_of(regions[-1], canvas_hw) / scale_of(regions[0], canvas_hw), 2
         ),
         "precision": engine.precision,
-        **average_precision(truth, list(range(len(scenes))), found),
+        **average_precision(truth, found),
         "cpu_ms_per_frame": {**cpu_ms, "all": round(sum(cpu_ms.values()), 2)},
     }
 

@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "decisions" / "0011-requests-side-by-side.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "speed.md",
+    ROOT / "docs" / "decisions" / "0011-requests-side-by-side.md",
+)
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BLOCK = re.compile(
     r"(?P<start><!-- table: (?P<kind>[\w-]+)(?: (?P<name>[\w.-]+))? -->\n).*?(?P<end><!-- end -->)",
