@@ -65,6 +65,8 @@ class BuildRequest:
             raise ConfigError(f"export: {self.engine} runs at any canvas and batch; give neither")
         if self.engine != "onnx" and self.nms:
             raise ConfigError("export: --nms is for --format onnx only")
+        if self.nms and self.nms.multi_label:
+            raise ConfigError("export: suppression inside a graph gives an anchor one label only")
         _check_output(self.output, self.engine, overwrite=self.overwrite)
         refuse_own_weights(self.weights, self.output)
         card = read_card(self.weights)

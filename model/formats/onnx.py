@@ -58,7 +58,7 @@ class OnnxGraph:
         """Return the same graph with a suppression behind its predictions."""
         model = onnx.load_from_string(self.model)
         add_suppression(model, settings, num_classes=num_classes)
-        return self._of(model, Nms(**settings.model_dump()))
+        return self._of(model, Nms(**settings.model_dump(exclude={"multi_label"})))
 
     @classmethod
     def _of(cls, model: onnx.ModelProto, nms: Nms | None = None) -> "OnnxGraph":

@@ -412,6 +412,11 @@ def test_numbers_that_are_none_are_infinitely_far() -> None:
         ({"output": "no/a.safetensors"}, WeightsError, "folder does not exist"),
         ({"canvas_hw": (64, 64)}, ConfigError, "any canvas and batch"),
         ({"nms": Suppression()}, ConfigError, "--format onnx only"),
+        (
+            {"engine": "onnx", "output": "a.onnx", "nms": Suppression(multi_label=True)},
+            ConfigError,
+            "one label only",
+        ),
         ({"engine": "aoti", "output": "a.pt2", "canvas_hw": (64, 65)}, ConfigError, "64x65"),
         ({"engine": "aoti", "output": "a.pt2", "batch": 0}, ConfigError, "got 0 of"),
         ({"image_size": 100}, ConfigError, "image_size"),

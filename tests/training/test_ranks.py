@@ -72,8 +72,10 @@ def test_only_the_first_of_two_processes_writes_and_both_end(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run it with") == 1
     assert sorted(path.name for path in output.iterdir()) == [
+        "batch.png",
         "best.safetensors",
         "checkpoint.safetensors",
+        "history.png",
         "results.csv",
         "weights.safetensors",
     ]
