@@ -104,7 +104,7 @@ class EvaluationReport:
             if not row.num_objects:
                 continue
             best = row.threshold
-            more = (f"{best.min_score:.2f}", f"{best.f1:.3f}") if best else ("-", "-")
+            more = (f"{best.min_score:.2f}", _short(best.f1)) if best else ("-", "-")
             _add(by_class, row, more)
         objects = sum(row.num_objects for row in self.classes)
         by_class.add_section()
@@ -135,7 +135,7 @@ def _table(title: str, first: str, more: tuple[str, ...] = ()) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column(first, no_wrap=True, min_width=10)
-    for column in ("images", "objects", *map(_heading, FIGURES), *more):
+    for column in ("imgs", "objs", *map(_heading, FIGURES), *more):
         table.add_column(column, justify="right", no_wrap=True)
     return table
 
@@ -146,7 +146,12 @@ def _add(table: Table, row: ClassFigures | FolderFigures, more: tuple[str, ...] 
 
 
 def _cells(figures: Figures) -> list[str]:
-    return [f"{value:.3f}" if value >= 0 else "-" for value in figures.values()]
+    return [_short(value) if value >= 0 else "-" for value in figures.values()]
+
+
+def _short(value: float) -> str:
+    """Return a share in four characters, so that the table fits beside long names."""
+    return f"{value:.3f}".removeprefix("0")[:4]
 
 
 def _heading(figure: str) -> str:
