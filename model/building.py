@@ -18,9 +18,9 @@ from model.built import Accuracy, ArtefactEngine, Built, Parity
 from model.card import Card, read_card
 from model.config import EngineName, ModelConfig, Suppression, describe_faults
 from model.errors import ConfigError, WeightsError
-from model.exporting import refuse_own_weights
 from model.formats import Graph, make_graph
 from model.formats.graph import SUFFIXES
+from model.outputs import refuse_output
 from model.parity import exact_engine, measure_parity, refuse_differences, refuse_loss
 
 MAX_AP_LOSS: Final = 0.003
@@ -67,8 +67,12 @@ class BuildRequest:
             raise ConfigError("export: --nms is for --format onnx only")
         if self.nms and self.nms.multi_label:
             raise ConfigError("export: suppression inside a graph gives an anchor one label only")
-        _check_output(self.output, self.engine, overwrite=self.overwrite)
-        refuse_own_weights(self.weights, self.output)
+        if self.output.suffix != SUFFIXES[self.engine]:
+            raise ConfigError(
+                f"{self.output}: an artefact for {self.engine} is named *{SUFFIXES[self.engine]}; "
+                "name it so, or choose another --format"
+            )
+        refuse_output(self.output, self.weights, overwrite=self.overwrite)
         card = read_card(self.weights)
         if card.form in ("quantised", "built"):
             raise WeightsError(f"{self.weights}: is an artefact already; give the weights")
@@ -148,15 +152,3 @@ def _measure_accuracy(request: BuildRequest, artefact: Path, labelled: LabelledI
 
 def _with(card: Card, built: Built) -> Card:
     return card.model_copy(update={"form": "built", "built": built})
-
-
-def _check_output(output: Path, engine: ArtefactEngine, *, overwrite: bool) -> None:
-    if output.suffix != SUFFIXES[engine]:
-        raise ConfigError(
-            f"{output}: an artefact for {engine} is named *{SUFFIXES[engine]}; "
-            "name it so, or choose another --format"
-        )
-    if output.exists() and not overwrite:
-        raise WeightsError(f"{output}: exists already; overwrite it with --overwrite")
-    if not output.absolute().parent.is_dir():
-        raise WeightsError(f"{output}: its folder does not exist")

@@ -23,6 +23,7 @@ from model.checking import check_accuracy, check_agreement
 from model.comparing import time_side_by_side
 from model.config import ModelConfig, describe_faults
 from model.errors import ConfigError, DataError, PrecisionLost, WeightsError
+from model.outputs import refuse_output
 from model.quantisation import Check, Quantisation
 from model.quantising import quantise, require_quantiser, serialise
 
@@ -54,11 +55,7 @@ class Request:
         card = read_card(self.weights)
         if card.form in ("quantised", "built"):
             raise WeightsError(f"{self.weights}: is {card.form} already; give the float weights")
-        if self.output.exists() and not self.overwrite:
-            raise WeightsError(f"{self.output}: exists already; overwrite it with --overwrite")
-        if not self.output.absolute().parent.is_dir():
-            raise WeightsError(f"{self.output}: its folder does not exist")
-        refuse_own_weights(self.weights, self.output)
+        refuse_output(self.output, self.weights, overwrite=self.overwrite)
         require_quantiser()
         require_evaluator()
         return card
@@ -111,12 +108,6 @@ def export(
     card = _quantised(float_card, measured)
     save_artefact(request.output, text, numbers, card)
     return card
-
-
-def refuse_own_weights(weights: Path, output: Path) -> None:
-    """Refuse to put an artefact in the place of the weights it is made from."""
-    if weights.resolve() == output.resolve():
-        raise WeightsError(f"{output}: holds the weights themselves; name another output")
 
 
 def hold_out(canvases: Canvases) -> tuple[Canvases, Canvases]:

@@ -17,6 +17,7 @@ from model.errors import WeightsError
 from model.head import BINS, LEVELS, Branch, Head
 from model.layouts import foreign, name_first
 from model.network import Detector
+from model.outputs import refuse_existing
 from model.published import Published, read_published
 from model.reparam import ConvNorm, RepConv
 from model.scales import SCALES, Scale, ScaleName
@@ -131,12 +132,6 @@ def import_weights(
     card = card.model_copy(update={"form": "fused"})
     save_weights(output, fused, card)
     return card
-
-
-def refuse_existing(output: Path, *, overwrite: bool) -> None:
-    """Keep what is there unless its owner said otherwise, before anything long begins."""
-    if output.exists() and not overwrite:
-        raise WeightsError(f"{output}: exists already; overwrite it with --overwrite")
 
 
 def official_names(detector: Detector) -> dict[str, str]:

@@ -5,9 +5,10 @@ import importlib
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+from model.processor import cpu_features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ def _python() -> Finding:
 
 
 def _cpu() -> Finding:
-    flags = set(_cpu_flags())
+    flags = cpu_features()
     known = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
     found = ", ".join(flag for flag in known if flag in flags) or "none of the vector units we use"
     return Finding(
@@ -71,7 +72,7 @@ def _openvino() -> Finding:
 
 
 def _int8() -> Finding:
-    units = sorted(set(_cpu_flags()) & {"amx_int8", "avx512_vnni", "avx_vnni"})
+    units = sorted(cpu_features() & {"amx_int8", "avx512_vnni", "avx_vnni"})
     present = _importable("nncf") and _importable("faster_coco_eval")
     speed = f"int8 units: {', '.join(units)}" if units else "no int8 unit here, so it may not pay"
     how = "sightline export makes an artefact and measures whether it pays; auto never picks int8"
@@ -163,13 +164,3 @@ def _importable(module: str) -> bool:
     from importlib.util import find_spec
 
     return find_spec(module) is not None
-
-
-def _cpu_flags() -> Iterator[str]:
-    information = Path("/proc/cpuinfo")
-    if not information.exists():
-        return
-    for line in information.read_text().splitlines():
-        if line.startswith("flags"):
-            yield from line.split(":", 1)[1].split()
-            return

@@ -1,26 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of a training beside its weights: what it was shown, and how it went."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from training.batches import TrainingBatch
 from training.contact_sheet import contact_sheet
-from training.loading import Loading, TrainingLoader
 from training.plots import draw_history, write_png
-from training.recipe import Recipe
-from training.records import Split
-from training.sampling import Position
 
 BATCH: Final = "batch.png"
 HISTORY: Final = "history.png"
 
 
-def show_batch(folder: Path, split: Split, recipe: Recipe) -> None:
-    """Draw the first batch of a training with its boxes, as augmented as the network sees it."""
-    loader = TrainingLoader(split, recipe.sampling, recipe.augmentation, Loading(workers=0))
-    batch = next(iter(loader.batches(Position(), recipe.epochs)))
-    write_png(folder / BATCH, contact_sheet(batch, split.classes))
+def show_batch(folder: Path, batch: TrainingBatch, classes: Sequence[str]) -> None:
+    """Draw a batch with its boxes, as augmented as the network sees it."""
+    write_png(folder / BATCH, contact_sheet(batch, classes))
 
 
 def show_history(folder: Path, results: Path) -> None:

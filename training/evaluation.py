@@ -29,7 +29,7 @@ from training.evaluation_report import (
     FolderFigures,
     PrecisionRecall,
 )
-from training.ground_truth import coco_truth, countable, only
+from training.ground_truth import coco_truth, countable, of_classes
 from training.loading import EvaluationLoader, Loading
 from training.matching import Pair, best_threshold, confusion
 from training.protocols import EvaluationPlan, Protocol
@@ -98,7 +98,7 @@ def score(split: Split, found: Found, known: ClassMap, views: Views) -> Evaluati
     indices = sorted(found)
     counted = sorted(known.of_data)
     curves = compare(coco_truth(split, indices, counted), dict(found))
-    pairs = [(found[index], only(split.objects(index), counted)) for index in indices]
+    pairs = [(found[index], of_classes(split.objects(index), counted)) for index in indices]
     names = [split.classes[number] for number in counted]
     return EvaluationReport(
         split=split.name,
@@ -136,7 +136,7 @@ def _of_folders(split: Split, found: Found, counted: Sequence[int]) -> tuple[Fol
         FolderFigures(
             name=folder,
             num_images=len(inside),
-            num_objects=sum(len(only(split.objects(index), counted)) for index in inside),
+            num_objects=sum(len(of_classes(split.objects(index), counted)) for index in inside),
             figures=compare(
                 coco_truth(split, inside, counted), {index: found[index] for index in inside}
             ).figures(),

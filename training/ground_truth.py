@@ -19,7 +19,9 @@ def coco_truth(split: Split, indices: Sequence[int], classes: Sequence[int]) -> 
         indices: Which of them; an image's identity is its place in the split.
         classes: Which classes count, by their numbers in the split.
     """
-    boxes = [box for index in indices for box in _boxes(index, only(split.objects(index), classes))]
+    boxes = [
+        box for index in indices for box in _boxes(index, of_classes(split.objects(index), classes))
+    ]
     return {
         "images": [{"id": index} for index in indices],
         "annotations": [box | {"id": number} for number, box in enumerate(boxes, start=1)],
@@ -27,7 +29,7 @@ def coco_truth(split: Split, indices: Sequence[int], classes: Sequence[int]) -> 
     }
 
 
-def only(objects: Objects, classes: Sequence[int]) -> Objects:
+def of_classes(objects: Objects, classes: Sequence[int]) -> Objects:
     """Return the objects of some classes."""
     return objects[np.isin(objects.class_id, np.asarray(classes, np.int64))]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from model.card import Card
 from model.errors import WeightsError
-from model.importing import bins_name, describe, official_names, refuse_existing, renamed, take_bins
+from model.importing import bins_name, describe, official_names, renamed, take_bins
+from model.outputs import refuse_existing
 from model.published import Published, read_published
 from model.scales import SCALES
 from model.weights import assign

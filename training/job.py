@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from model.trained import Trained
 from model.weights import save_weights
 from training.accuracy import Evaluate, accuracy
 from training.album import show_batch, show_history
+from training.batches import TrainingBatch
 from training.checkpoints import (
     NAME,
     Origin,
@@ -92,7 +94,7 @@ def train_on(found: Material, recipe: Recipe, output: Path, *, shown: bool) -> P
         output.mkdir(parents=True, exist_ok=True)
         training, state = begin(found, recipe, output, device=device, ranks=ranks)
         if ranks.first:
-            show_batch(output, found.train, recipe)
+            show_batch(output, next(batches_from_start(found.train, recipe)), found.train.classes)
         steps = training.loader.steps_per_epoch
         with Reporter(recipe.epochs, steps, shown=shown and ranks.first) as reporter:
             fit(training, state, reporter)
@@ -211,10 +213,14 @@ def material(dataset: Dataset, recipe: Recipe) -> Material:
 
 def measured(split: Split, recipe: Recipe) -> Iterator[Tensor]:
     """Give the first batches of a training, the same in every process."""
-    loader = TrainingLoader(split, recipe.sampling, recipe.augmentation, Loading(workers=0))
-    batches = loader.batches(Position(), recipe.epochs)
-    for _, batch in zip(range(MEASURED_BATCHES), batches, strict=False):
+    for batch in islice(batches_from_start(split, recipe), MEASURED_BATCHES):
         yield prepared(batch.images, torch.device("cpu"))
+
+
+def batches_from_start(split: Split, recipe: Recipe) -> Iterator[TrainingBatch]:
+    """Give what a training sees, made in this process."""
+    loader = TrainingLoader(split, recipe.sampling, recipe.augmentation, Loading(workers=0))
+    return loader.batches(Position(), recipe.epochs)
 
 
 def evaluator(val: Split | None, recipe: Recipe) -> Evaluate | None:

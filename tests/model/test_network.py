@@ -14,61 +14,42 @@ import torch
 from model.importing import bins_name, official_names
 from model.network import Detector, LinkedBackbone
 from model.scales import SCALES, ScaleName
+from tests.model.golden import Golden, assert_golden, golden_values
 
-# size, class width, sum of boxes, sum of scores, box of the first anchor, its first three
-# scores, box of the last anchor; boxes as centre, width and height
-GOLDEN = [
-    pytest.param("T", 128, 50418.70948140, 5036.14986297,
-                 (3.8397084, 3.954633, 120.0461333, 119.906333),
-                 (.50941837, .48623253, .47482561),
-                 (47.417867, 80.358902, 478.739945, 479.802878), id="T-128"),
-    pytest.param("T", 80, 50418.70948140, 5036.10932943,
-                 (3.8397084, 3.954633, 120.0461333, 119.906333),
-                 (.50611613, .48877785, .4733373),
-                 (47.417867, 80.358902, 478.739945, 479.802878), id="T-80"),
-    pytest.param("S", 128, 50418.57335874, 5036.14991074,
-                 (3.845143, 3.9463276, 120.1144448, 119.8060572),
-                 (.50942247, .48622776, .47483099),
-                 (47.3888731, 80.3490534, 478.7108057, 479.8279251), id="S"),
-    pytest.param("M", 240, 50385.46805026, 5041.82334137,
-                 (4.1060318, 4.2649834, 119.2692238, 120.6066395),
-                 (.5045095, .52554299, .520736),
-                 (48.9429808, 80.6153327, 480.7326508, 480.3134158), id="M"),
-    pytest.param("C", 256, 50406.66422317, 5044.50756290,
-                 (3.781266, 4.195815, 119.2464273, 120.7078586),
-                 (.49157752, .51428397, .52064309),
-                 (47.9500296, 80.6243575, 480.0908499, 479.5648214), id="C"),
-    pytest.param("E", 256, 50416.89915062, 5038.26012305,
-                 (4.1095154, 4.147886, 119.8615847, 120.3788035),
-                 (.47548454, .47932396, .50094225),
-                 (49.1020722, 78.9011681, 478.5696853, 481.5687668), id="E"),
-]  # fmt: skip
+GOLDEN = (
+    Golden(scale="T", class_width=128, box_sum=50418.70948140, score_sum=5036.14986297,
+           first_box=(3.8397084, 3.954633, 120.0461333, 119.906333),
+           first_scores=(.50941837, .48623253, .47482561),
+           last_box=(47.417867, 80.358902, 478.739945, 479.802878)),
+    Golden(scale="T", class_width=80, box_sum=50418.70948140, score_sum=5036.10932943,
+           first_box=(3.8397084, 3.954633, 120.0461333, 119.906333),
+           first_scores=(.50611613, .48877785, .4733373),
+           last_box=(47.417867, 80.358902, 478.739945, 479.802878)),
+    Golden(scale="S", class_width=128, box_sum=50418.57335874, score_sum=5036.14991074,
+           first_box=(3.845143, 3.9463276, 120.1144448, 119.8060572),
+           first_scores=(.50942247, .48622776, .47483099),
+           last_box=(47.3888731, 80.3490534, 478.7108057, 479.8279251)),
+    Golden(scale="M", class_width=240, box_sum=50385.46805026, score_sum=5041.82334137,
+           first_box=(4.1060318, 4.2649834, 119.2692238, 120.6066395),
+           first_scores=(.5045095, .52554299, .520736),
+           last_box=(48.9429808, 80.6153327, 480.7326508, 480.3134158)),
+    Golden(scale="C", class_width=256, box_sum=50406.66422317, score_sum=5044.50756290,
+           first_box=(3.781266, 4.195815, 119.2464273, 120.7078586),
+           first_scores=(.49157752, .51428397, .52064309),
+           last_box=(47.9500296, 80.6243575, 480.0908499, 479.5648214)),
+    Golden(scale="E", class_width=256, box_sum=50416.89915062, score_sum=5038.26012305,
+           first_box=(4.1095154, 4.147886, 119.8615847, 120.3788035),
+           first_scores=(.47548454, .47932396, .50094225),
+           last_box=(49.1020722, 78.9011681, 478.5696853, 481.5687668)),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("scale", "class_width", "box_sum", "score_sum", "first_box", "first_scores", "last_box"),
-    GOLDEN,
+    "golden", GOLDEN, ids=lambda golden: f"{golden.scale}-{golden.class_width}"
 )
-def test_golden_outputs(
-    scale: ScaleName,
-    class_width: int,
-    box_sum: float,
-    score_sum: float,
-    first_box: tuple[float, ...],
-    first_scores: tuple[float, ...],
-    last_box: tuple[float, ...],
-) -> None:
-    detector = golden_detector(scale, class_width)
-    with torch.inference_mode():
-        predictions = detector(golden_image())[0]
-    low, high = predictions[:2], predictions[2:4]
-    cxcywh = torch.cat(((low + high) / 2, high - low))
-    assert predictions.shape == (84, 126)
-    assert cxcywh.sum().item() == pytest.approx(box_sum, abs=6e-9, rel=0)
-    assert predictions[4:].sum().item() == pytest.approx(score_sum, abs=6e-9, rel=0)
-    assert cxcywh[:, 0].tolist() == pytest.approx(first_box, abs=6e-8, rel=0)
-    assert predictions[4:7, 0].tolist() == pytest.approx(first_scores, abs=6e-9, rel=0)
-    assert cxcywh[:, -1].tolist() == pytest.approx(last_box, abs=6e-7, rel=0)
+def test_golden_outputs(golden: Golden) -> None:
+    detector = golden_detector(golden.scale, golden.class_width)
+    assert_golden(detector, golden, last_box_abs=6e-7)
 
 
 def golden_detector(scale: ScaleName, class_width: int) -> Detector:
@@ -79,30 +60,6 @@ def golden_detector(scale: ScaleName, class_width: int) -> Detector:
     for ours, tensor in detector.state_dict().items():
         tensor.copy_(golden_values(names[ours], order[names[ours]], tensor.shape))
     return detector
-
-
-def golden_values(name: str, place: int, shape: torch.Size) -> torch.Tensor:
-    index = torch.arange(shape.numel(), dtype=torch.float64)
-    if name.endswith("num_batches_tracked"):
-        values = torch.zeros_like(index)
-    elif len(shape) == 4:
-        values = (2 / shape[1:].numel()) ** 0.5 * torch.sin(1.3 * index + 0.5 * place)
-    elif name.endswith("running_var"):
-        values = 1 + 0.5 * torch.sin(3 * index + place) ** 2
-    elif name.endswith("running_mean"):
-        values = 0.1 * torch.sin(2 * index + place)
-    elif name.endswith("bn.weight"):
-        values = 1 + 0.1 * torch.sin(index + place)
-    else:
-        values = 0.1 * torch.cos(index + place)
-    return values.reshape(shape)
-
-
-def golden_image() -> torch.Tensor:
-    channel = torch.arange(1, 4, dtype=torch.float64)[:, None, None]
-    y = torch.arange(96, dtype=torch.float64)[:, None]
-    x = torch.arange(64, dtype=torch.float64)
-    return (0.5 + 0.5 * torch.sin(0.01 * channel * (y + 2 * x)))[None]
 
 
 @pytest.mark.parametrize("num_classes", [1, 7])

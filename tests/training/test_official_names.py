@@ -10,61 +10,41 @@ import torch
 
 from model.network import Detector
 from model.scales import SCALES, ScaleName
-from tests.model.test_network import golden_image, golden_values
+from tests.model.golden import Golden, assert_golden, golden_values
 from training.auxiliary import RELEASED
 from training.official_names import bins_names, numbering_of, training_names
 from training.pgi import GuidedDetector
 
-# size, class width, sum of boxes, sum of scores, box of the first anchor, its first three
-# scores, box of the last anchor; boxes as centre, width and height
-GOLDEN = [
-    pytest.param("T", 128, 50386.66805219, 5039.68418033,
-                 (4.3186767, 3.9420525, 120.3525771, 119.7849916),
-                 (.52546919, .51799791, .5007751),
-                 (48.2066921, 80.2117236, 480.3910675, 480.5399257), id="T-128"),
-    pytest.param("S", 128, 50386.28121329, 5039.68438878,
-                 (4.3307644, 3.9324966, 120.3646748, 119.7461951),
-                 (.52546219, .51800724, .50076353),
-                 (48.1822733, 80.2316443, 480.4059796, 480.5389274), id="S"),
-    pytest.param("M", 240, 50383.63823361, 5039.22150509,
-                 (4.3922515, 3.9393698, 119.61119, 120.3285297),
-                 (.51780753, .52378542, .50171183),
-                 (48.8435272, 79.1152472, 481.0848069, 480.6522488), id="M"),
-    pytest.param("C", 256, 50372.17118037, 5042.96666284,
-                 (3.7961924, 4.0526264, 119.7145072, 119.8858767),
-                 (.49656293, .52001502, .52798268),
-                 (47.0532012, 81.1004462, 482.006845, 476.988535), id="C"),
-    pytest.param("E", 256, 50368.93056791, 5042.25401424,
-                 (3.8950401, 4.1661419, 119.7096522, 119.9210693),
-                 (.50313616, .52446591, .52658316),
-                 (47.5020696, 81.4562063, 481.8107615, 477.3343276), id="E"),
-]  # fmt: skip
+GOLDEN = (
+    Golden(scale="T", class_width=128, box_sum=50386.66805219, score_sum=5039.68418033,
+           first_box=(4.3186767, 3.9420525, 120.3525771, 119.7849916),
+           first_scores=(.52546919, .51799791, .5007751),
+           last_box=(48.2066921, 80.2117236, 480.3910675, 480.5399257)),
+    Golden(scale="S", class_width=128, box_sum=50386.28121329, score_sum=5039.68438878,
+           first_box=(4.3307644, 3.9324966, 120.3646748, 119.7461951),
+           first_scores=(.52546219, .51800724, .50076353),
+           last_box=(48.1822733, 80.2316443, 480.4059796, 480.5389274)),
+    Golden(scale="M", class_width=240, box_sum=50383.63823361, score_sum=5039.22150509,
+           first_box=(4.3922515, 3.9393698, 119.61119, 120.3285297),
+           first_scores=(.51780753, .52378542, .50171183),
+           last_box=(48.8435272, 79.1152472, 481.0848069, 480.6522488)),
+    Golden(scale="C", class_width=256, box_sum=50372.17118037, score_sum=5042.96666284,
+           first_box=(3.7961924, 4.0526264, 119.7145072, 119.8858767),
+           first_scores=(.49656293, .52001502, .52798268),
+           last_box=(47.0532012, 81.1004462, 482.006845, 476.988535)),
+    Golden(scale="E", class_width=256, box_sum=50368.93056791, score_sum=5042.25401424,
+           first_box=(3.8950401, 4.1661419, 119.7096522, 119.9210693),
+           first_scores=(.50313616, .52446591, .52658316),
+           last_box=(47.5020696, 81.4562063, 481.8107615, 477.3343276)),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("scale", "class_width", "box_sum", "score_sum", "first_box", "first_scores", "last_box"),
-    GOLDEN,
+    "golden", GOLDEN, ids=lambda golden: f"{golden.scale}-{golden.class_width}"
 )
-def test_golden_outputs_of_the_main_head(
-    scale: ScaleName,
-    class_width: int,
-    box_sum: float,
-    score_sum: float,
-    first_box: tuple[float, ...],
-    first_scores: tuple[float, ...],
-    last_box: tuple[float, ...],
-) -> None:
-    detector = golden_detector(scale, class_width)
-    with torch.inference_mode():
-        predictions = detector(golden_image())[0]
-    low, high = predictions[:2], predictions[2:4]
-    cxcywh = torch.cat(((low + high) / 2, high - low))
-    assert predictions.shape == (84, 126)
-    assert cxcywh.sum().item() == pytest.approx(box_sum, abs=6e-9, rel=0)
-    assert predictions[4:].sum().item() == pytest.approx(score_sum, abs=6e-9, rel=0)
-    assert cxcywh[:, 0].tolist() == pytest.approx(first_box, abs=6e-8, rel=0)
-    assert predictions[4:7, 0].tolist() == pytest.approx(first_scores, abs=6e-9, rel=0)
-    assert cxcywh[:, -1].tolist() == pytest.approx(last_box, abs=6e-8, rel=0)
+def test_golden_outputs_of_the_main_head(golden: Golden) -> None:
+    detector = golden_detector(golden.scale, golden.class_width)
+    assert_golden(detector, golden, last_box_abs=6e-8)
 
 
 def golden_detector(scale: ScaleName, class_width: int) -> Detector:
