@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.cameras import PLAIN, CameraConfig
 from pipeline.decoding.redaction import redact
 from pipeline.errors import SourceUnreadable
 
@@ -33,6 +34,8 @@ class Source:
     kind: SourceKind
     location: str
     """Path or address; an address may hold a password, so show `label`."""
+    camera: CameraConfig = PLAIN
+    """What is particular about it."""
 
     @property
     def live(self) -> bool:
