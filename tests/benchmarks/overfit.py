@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,15 +67,23 @@ class Spent(Exception):  # noqa: N818 - it says what happened
 
 
 class Watch(Reporter):
-    """Ends a training when its CPU time is spent."""
+    """Ends a training when its CPU time, that of all calls, is spent."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, *, minutes: float) -> None:
+    def __init__(self, epochs: int, steps_per_epoch: int, *, minutes: float, account: Path) -> None:
         super().__init__(epochs, steps_per_epoch, shown=True)
-        self._until_s = time.process_time() + minutes * 60
+        self._minutes = minutes
+        self._account = account
+        self._before = float(account.read_text()) if account.exists() else 0.0
+
+    @property
+    def spent(self) -> float:
+        """CPU minutes so far."""
+        return self._before + time.process_time() / 60
 
     def epoch(self, rows: list) -> None:  # type: ignore[type-arg]
         super().epoch(rows)
-        if time.process_time() > self._until_s:
+        self._account.write_text(f"{self.spent}\n")
+        if self.spent > self._minutes:
             raise Spent
 
 
@@ -93,23 +102,16 @@ def main() -> None:
     training, state = begin(
         found, recipe(options.epochs), options.output, device=torch.device("cpu"), ranks=Ranks()
     )
-    spent = options.output / "cpu_minutes.json"
-    before = json.loads(spent.read_text()) if spent.exists() else 0.0
-    try:
-        with Watch(
-            options.epochs, training.loader.steps_per_epoch, minutes=options.minutes - before
-        ) as watch:
-            fit(training, state, watch)
-    except Spent:
-        pass
-    minutes = before + time.process_time() / 60
-    spent.write_text(json.dumps(minutes))
+    steps, account = training.loader.steps_per_epoch, options.output / "cpu_minutes.txt"
+    watch = Watch(options.epochs, steps, minutes=options.minutes, account=account)
+    with suppress(Spent), watch:
+        fit(training, state, watch)
     best = state.best
     print(
         json.dumps(
             {
                 "epochs": len(state.rows),
-                "cpu_minutes": round(minutes, 2),
+                "cpu_minutes": round(watch.spent, 2),
                 "ap50": best.ap50 if best else None,
                 "first_losses": state.rows[0].model_dump(include={"box", "score", "distribution"}),
                 "last_losses": state.rows[-1].model_dump(include={"box", "score", "distribution"}),
