@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     ROOT / "README.md",
     ROOT / "docs" / "speed.md",
+    ROOT / "docs" / "training.md",
     ROOT / "docs" / "decisions" / "0011-requests-side-by-side.md",
 )
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
@@ -204,6 +205,77 @@ def batches(result: dict[str, Any]) -> Iterator[str]:
     )
 
 
+def training_step(results: list[dict[str, Any]]) -> Iterator[str]:
+    """`bench_training_step.py`: a row for each size and precision."""
+    rows = (
+        (
+            result["scale"],
+            precision,
+            f"{side['images_per_s']['median']:.1f}",
+            *(
+                f"{side['share'][part]:.0%}"
+                for part in ("forward", "backward", "loss", "assignment", "update")
+            ),
+        )
+        for result in results
+        for precision, side in result["sides"].items()
+    )
+    columns = ("size", "precision", "images/s", "forward", "backward", "loss")
+    yield from markdown((*columns, "of it assignment", "update"), rows)
+    yield ""
+    first = results[0]
+    yield (
+        f"Batches of {first['batch']}, {first['image_size']} px, with the published auxiliary "
+        f"branch; {first['threads']} threads on {first['cores']} cores of {first['cpu']}; "
+        f"commit {first['commit']}."
+    )
+
+
+def assignment(result: dict[str, Any]) -> Iterator[str]:
+    """`bench_assignment.py`: time and memory, beside what one table of all pairs would take."""
+    rows = (
+        (
+            str(case["images"]),
+            str(case["objects"]),
+            str(case["image_size"]),
+            f"{case['mean_size']} px",
+            f"{case['assign_ms']['median']:.1f} ms",
+            f"{case['peak_mb']:.1f} MB",
+            f"{case['table_mb']:.0f} MB",
+        )
+        for case in result["cases"]
+    )
+    columns = ("images", "objects in each", "image size", "their mean size", "time", "peak memory")
+    yield from markdown((*columns, "all pairs' boxes alone"), rows)
+    yield ""
+    yield (
+        f"{result['threads']} threads on {result['cores']} cores of {result['cpu']}; "
+        f"commit {result['commit']}."
+    )
+
+
+def loading(result: dict[str, Any]) -> Iterator[str]:
+    """`bench_loading.py`: what the workers make, and how long devices of some speeds wait."""
+    rates = list(result["rows"][0]["device_waits"])
+    rows = (
+        (
+            str(row["image_size"]),
+            str(row["workers"]),
+            f"{row['store_mb']} MB" if row["store_mb"] else "none",
+            f"{row['images_per_s']:.0f}",
+            *(f"{row['device_waits'][rate]:.1%}" for rate in rates),
+        )
+        for row in result["rows"]
+    )
+    columns = ("image size", "workers", "store", "images/s")
+    yield from markdown((*columns, *(f"waits at {rate} images/s" for rate in rates)), rows)
+    yield ""
+    yield (
+        f"The published recipe on {result['images']} images of {result['data']}; {result['cores']} "
+        f"cores of {result['cpu']}; commit {result['commit']}."
+    )
+
+
 def markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
     """The lines of one table."""
     header = list(columns)
@@ -222,10 +294,13 @@ def _capital(text: str) -> str:
 
 KINDS: dict[str, Callable[[Any], Iterable[str]]] = {
     "accuracy": accuracy,
+    "assignment": assignment,
     "batches": batches,
     "bound": bound,
+    "loading": loading,
     "peers": peers,
     "streams": streams,
+    "training-step": training_step,
 }
 """The tables by the word in their marker."""
 
