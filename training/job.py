@@ -26,6 +26,7 @@ from model.weights import save_weights
 from training.accuracy import Evaluate, accuracy
 from training.album import show_batch, show_history
 from training.batches import TrainingBatch
+from training.board import Board
 from training.checkpoints import (
     NAME,
     Origin,
@@ -96,7 +97,9 @@ def train_on(found: Material, recipe: Recipe, output: Path, *, shown: bool) -> P
         if ranks.first:
             show_batch(output, next(batches_from_start(found.train, recipe)), found.train.classes)
         steps = training.loader.steps_per_epoch
-        with Reporter(recipe.epochs, steps, shown=shown and ranks.first) as reporter:
+        board = Board(output, state.rows) if recipe.tensorboard and ranks.first else None
+        shown = shown and ranks.first
+        with Reporter(recipe.epochs, steps, shown=shown, board=board) as reporter:
             fit(training, state, reporter)
         if not ranks.first:
             return None
@@ -189,7 +192,7 @@ def refuse_change(path: Path, saved: Origin, origin: Origin) -> None:
         raise ConfigError(
             f"{path}: the data set has changed since; give back what it was, or another --output"
         )
-    free = {"loading", "device", "checkpoint_minutes"}
+    free = {"loading", "device", "checkpoint_minutes", "tensorboard"}
     before, after = (one.recipe.model_dump(exclude=free) for one in (saved, origin))
     differing = [name for name, value in before.items() if after[name] != value]
     if differing:

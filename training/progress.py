@@ -13,13 +13,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model.files import write_whole
+from training.board import Board
 from training.state import Row, Sums
 
 
 class Reporter:
     """Shows a training; one that is not shown still takes every call."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, *, shown: bool) -> None:
+    def __init__(
+        self, epochs: int, steps_per_epoch: int, *, shown: bool, board: Board | None = None
+    ) -> None:
+        self._board = board
         self._epochs = epochs
         self._steps = steps_per_epoch
         self._console = Console(stderr=True, quiet=not shown, soft_wrap=True)
@@ -46,6 +50,8 @@ class Reporter:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+        if self._board is not None:
+            self._board.close()
 
     def step(self, epoch: int, step: int, sums: Sums) -> None:
         """Show how far an epoch is."""
@@ -62,6 +68,8 @@ class Reporter:
     def epoch(self, rows: Sequence[Row]) -> None:
         """Say what the last epoch came to, and when the training will end."""
         row = rows[-1]
+        if self._board is not None:
+            self._board.epoch(row)
         per_epoch = sum(past.seconds for past in rows) / len(rows)
         left = timedelta(seconds=round(per_epoch * (self._epochs - row.epoch - 1)))
         accuracy = "" if row.ap is None else f"  AP {row.ap:.3f}  AP50 {row.ap50:.3f}"

@@ -104,3 +104,5 @@ class Recipe(Settings):
     """Epochs; the last one is always evaluated."""
     checkpoint_minutes: NotNegative = 10.0
     """Time between checkpoints inside an epoch; after each epoch there is one anyway."""
+    tensorboard: bool = False
+    """Whether losses and AP are also written for TensorBoard (extra `tensorboard`)."""
