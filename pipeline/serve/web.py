@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a running service answers over HTTP: how it does, and what it is told to change.
+
+    GET    /healthz             200 while the service works, else 503
+    GET    /readyz              200 once frames are looked at, else 503 and what is missing
+    GET    /metrics             for Prometheus
+    GET    /api/status          everything known about cameras, engine and receivers, as JSON
+    GET    /api/events          what happened: ?camera= &kind= &before= &limit=
+    PUT    /api/cameras/NAME    add or change a camera; the body is its settings
+    DELETE /api/cameras/NAME    remove it
+    POST   /api/reload          read the settings file again
+    POST   /api/model           {"weights": PATH}: change the detector without a pause
+
+Errors are `{"error": ONE LINE}`. What the answers are made from is a `Service`; nothing here knows
+how it works.
+"""
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from model.errors import ModelError
+from pipeline.errors import PipelineError
+from pipeline.serve.access import HttpConfig, refusal
+
+logger = logging.getLogger(__name__)
+
+_MOST_BYTES: Final = 64 << 10
+_MOST_EVENTS: Final = 1000
+_STOP_S: Final = 5.0
+_EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventQuery:
+    """Which events are asked for."""
+
+    camera: str | None = None
+    kind: str | None = None
+    before_s: float | None = None
+    """Only those that began before this time, in seconds since 1970."""
+    limit: int = 100
+
+
+class Service(Protocol):
+    """What is asked and told; every method may be called from any thread."""
+
+    def faults(self) -> list[str]:
+        """Why the service does not work; empty while it does."""
+        ...
+
+    def missing(self) -> list[str]:
+        """What is waited for before frames are looked at; empty once they are."""
+        ...
+
+    def status(self) -> Mapping[str, Any]: ...
+
+    def metrics(self) -> bytes:
+        """Everything countable, in Prometheus' text format."""
+        ...
+
+    def events(self, query: "EventQuery") -> list[Mapping[str, Any]]:
+        """The latest events first."""
+        ...
+
+    def put_camera(self, name: str, settings: Mapping[str, Any]) -> None: ...
+
+    def remove_camera(self, name: str) -> None: ...
+
+    def reload(self) -> Mapping[str, Any]:
+        """Read the settings again; returns what changed."""
+        ...
+
+    def swap_model(self, weights: str) -> Mapping[str, Any]:
+        """Returns what runs now; raises if the old one goes on."""
+        ...
+
+
+class WebServer:
+    """Serves in a thread of its own until it is closed."""
+
+    def __init__(self, service: Service, config: HttpConfig) -> None:
+        """Begin to listen.
+
+        Raises:
+            PipelineError: the address cannot be had.
+        """
+        self._socket = _listening(config)
+        self.address = "http://{}:{}".format(*_shown(self._socket))
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                make_app(service, config),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=round(_STOP_S),
+                limit_concurrency=64,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="web", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer what has been asked, then leave."""
+        self._server.should_exit = True
+        self._thread.join(2 * _STOP_S)
+        self._socket.close()
+
+
+def make_app(service: Service, config: HttpConfig) -> ASGIApp:
+    """Return the application, guarded."""
+    answers = _Answers(service)
+    routes = [
+        Route("/healthz", answers.health),
+        Route("/readyz", answers.readiness),
+        Route("/metrics", answers.metrics),
+        Route("/api/status", answers.status),
+        Route("/api/events", answers.events),
+        Route("/api/cameras/{name}", answers.put_camera, methods=["PUT"]),
+        Route("/api/cameras/{name}", answers.remove_camera, methods=["DELETE"]),
+        Route("/api/reload", answers.reload, methods=["POST"]),
+        Route("/api/model", answers.swap_model, methods=["POST"]),
+    ]
+    handlers: Mapping[Any, Any] = {HTTPException: _refused, Exception: _failed}
+    return _Guard(Starlette(routes=routes, exception_handlers=handlers), config)
+
+
+class _Guard:
+    """Turns away whoever may not ask, before anything of the request is looked at."""
+
+    def __init__(self, app: ASGIApp, config: HttpConfig) -> None:
+        self._app = app
+        self._config = config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {
+            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+        }
+        refused = refusal(scope["method"], headers, self._config)
+        if refused is None:
+            await self._app(scope, receive, send)
+            return
+        extra = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else None
+        answer = JSONResponse({"error": refused.reason}, refused.status, headers=extra)
+        await answer(scope, receive, send)
+
+
+class _Answers:
+    """One method for each path."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def health(self, _: Request) -> Response:
+        return _state("faults", await run_in_threadpool(self._service.faults))
+
+    async def readiness(self, _: Request) -> Response:
+        return _state("missing", await run_in_threadpool(self._service.missing))
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(await run_in_threadpool(self._service.metrics), media_type=_EXPOSITION)
+
+    async def status(self, _: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self._service.status))
+
+    async def events(self, request: Request) -> Response:
+        found = await _asked(self._service.events, _event_query(request.query_params))
+        return JSONResponse({"events": found})
+
+    async def put_camera(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        await _asked(self._service.put_camera, name, await _body(request))
+        return JSONResponse({"camera": name})
+
+    async def remove_camera(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        await _asked(self._service.remove_camera, name)
+        return JSONResponse({"camera": name})
+
+    async def reload(self, _: Request) -> Response:
+        return JSONResponse(await _asked(self._service.reload))
+
+    async def swap_model(self, request: Request) -> Response:
+        body = await _body(request)
+        weights = body.get("weights")
+        if not isinstance(weights, str) or len(body) != 1:
+            raise HTTPException(400, 'expected {"weights": PATH}')
+        return JSONResponse(await _asked(self._service.swap_model, weights))
+
+
+async def _asked(method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call the service; what is wrong with the request is the asker's to mend."""
+    try:
+        return await run_in_threadpool(method, *arguments)
+    except (ModelError, PipelineError) as error:
+        raise HTTPException(400, str(error)) from None
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """Read a JSON object of a size that settings can have."""
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > _MOST_BYTES:
+            raise HTTPException(413, f"expected {_MOST_BYTES} bytes at most")
+    try:
+        tree = json.loads(content)
+    except ValueError:
+        raise HTTPException(400, "expected JSON") from None
+    if not isinstance(tree, dict):
+        raise HTTPException(400, f"expected a JSON object, got {type(tree).__name__}")
+    return tree
+
+
+def _event_query(given: Mapping[str, str]) -> EventQuery:
+    unknown = given.keys() - {"camera", "kind", "before", "limit"}
+    if unknown:
+        raise HTTPException(400, f"unknown: {', '.join(sorted(unknown))}")
+    try:
+        limit = int(given.get("limit", "100"))
+        before = float(given["before"]) if "before" in given else None
+    except ValueError:
+        raise HTTPException(400, "expected numbers for limit and before") from None
+    if not 1 <= limit <= _MOST_EVENTS:
+        raise HTTPException(400, f"limit: expected 1 to {_MOST_EVENTS}, got {limit}")
+    return EventQuery(
+        camera=given.get("camera"), kind=given.get("kind"), before_s=before, limit=limit
+    )
+
+
+def _state(what: str, reasons: list[str]) -> Response:
+    return JSONResponse({"ok": not reasons, what: reasons}, 503 if reasons else 200)
+
+
+async def _refused(_: Request, refused: HTTPException) -> Response:
+    return JSONResponse({"error": refused.detail}, refused.status_code)
+
+
+async def _failed(request: Request, failure: Exception) -> Response:
+    logger.error("%s failed", request.url.path, exc_info=failure)
+    return JSONResponse({"error": "the service failed; its log says how"}, 500)
+
+
+def _listening(config: HttpConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family)
+    except OSError as failure:
+        reason = (failure.strerror or str(failure)).lower()
+        raise PipelineError(f"http.listen: {config.listen}: {reason}") from None
+
+
+def _shown(listening: socket.socket) -> tuple[str, int]:
+    host, port = listening.getsockname()[:2]
+    return (f"[{host}]" if ":" in host else host), port
