@@ -11,7 +11,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from model.config import Settings
@@ -40,7 +47,11 @@ def _minutes(value: Any) -> int:
     )
 
 
-TimeOfDay = Annotated[int, BeforeValidator(_minutes)]
+def _shown(minutes: int) -> str:
+    return f"{minutes // 60:02}:{minutes % 60:02}"
+
+
+TimeOfDay = Annotated[int, BeforeValidator(_minutes), PlainSerializer(_shown)]
 
 
 class Window(Settings):
