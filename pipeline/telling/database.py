@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file that keeps events and what is still to be told: SQLite, one writer, many readers.
+
+What is committed survives kill -9. It is written to the disk itself at each checkpoint, every
+`CHECKPOINT_S`: a power cut may take what came after the last one, and damages nothing (WAL with
+`synchronous=NORMAL`).
+"""
+
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from model.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_S: Final = 10.0
+_APPLICATION_ID: Final = 0x53_4C_45_56
+_BUSY_S: Final = 2.0
+_WAL_BYTES: Final = 4 << 20
+
+MIGRATIONS: Final = (
+    (  # 1: events and outbox
+        """CREATE TABLE events (
+            id TEXT PRIMARY KEY, revision INTEGER NOT NULL, camera TEXT NOT NULL,
+            kind TEXT NOT NULL, started_s REAL NOT NULL, at_s REAL NOT NULL,
+            open INTEGER NOT NULL, snapshot TEXT, body BLOB NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX events_at ON events (at_s)",
+        "CREATE INDEX events_open ON events (id) WHERE open",
+        """CREATE TABLE outbox (
+            receiver TEXT NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL,
+            revision INTEGER NOT NULL, put_s REAL NOT NULL, body BLOB NOT NULL,
+            PRIMARY KEY (receiver, seq)
+        ) WITHOUT ROWID""",
+    ),
+    (  # 2: letters a receiver refuses; pages by camera and kind
+        "ALTER TABLE outbox ADD COLUMN parked INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX outbox_put ON outbox (put_s)",
+        "CREATE INDEX outbox_counts ON outbox (receiver, parked)",
+        "CREATE INDEX events_started ON events (started_s, id)",
+        "CREATE INDEX events_camera ON events (camera, started_s, id)",
+        "CREATE INDEX events_kind ON events (kind, started_s, id)",
+    ),
+)
+"""What makes a file of version n from one of version n - 1; a new file takes every step."""
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the file for its writer, made or brought up to date where need be.
+
+    Raises:
+        ConfigError: it is no database of ours, a later one, or cannot lie there.
+        OSError, sqlite3.Error: it cannot be opened now; trying again may help.
+    """
+    make_folder(path)
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder a database is to lie in.
+
+    Raises:
+        ConfigError: there can be none.
+        OSError: it cannot be made now.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (PermissionError, NotADirectoryError, FileExistsError) as failure:
+        reason = (failure.strerror or "it is no folder").lower()
+        raise ConfigError(
+            f"{path}: cannot make its folder: {reason}; set database.path to another place"
+        ) from None
+
+
+def reserve(path: Path) -> int:
+    """Keep a second Sightline from the file; a descriptor to close in the end.
+
+    Raises:
+        ConfigError: there is one that has it.
+        OSError: it cannot be reserved now.
+    """
+    descriptor = os.open(
+        path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+    )
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as failure:
+        os.close(descriptor)
+        if not isinstance(failure, BlockingIOError):
+            raise
+        raise ConfigError(
+            f"{path}: in use by another Sightline; stop that one, or set database.path to "
+            "another file"
+        ) from None
+    return descriptor
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it, or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # SQLite has rolled back itself after some errors
+            connection.execute("ROLLBACK")
+        raise
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file lies there."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - called for each group of events
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def salvage(old: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """Write a database whose file was removed, and which is open still, to where it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    copy = sqlite3.connect(path, isolation_level=None)
+    try:
+        old.backup(copy)
+    finally:
+        copy.close()
+    return open_database(path)
+
+
+def set_aside(path: Path) -> None:
+    """Keep a damaged database under another name, so that a new one can take its place."""
+    kept = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    for ending in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            path.with_name(path.name + ending).replace(kept.with_name(kept.name + ending))
+    logger.error("%s: damaged; kept as %s, and begun anew", path, kept.name)
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Have everything committed reach the disk."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+class Reader:
+    """Reads beside the writer, whichever file lies at the path; used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """What a statement finds.
+
+        Raises:
+            sqlite3.Error: the file cannot be read.
+        """
+        found = identity(self._path)
+        if self._connection is None or found != self._identity:
+            self.close()
+            self._connection = sqlite3.connect(
+                f"{self._path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                timeout=_BUSY_S,
+                isolation_level=None,
+            )
+            self._identity = found
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    version = _version(connection, path)
+    if version > len(MIGRATIONS):
+        raise ConfigError(
+            f"{path}: version {version} of the database, made by a later Sightline; this one knows "
+            f"{len(MIGRATIONS)}: update it, or set database.path to another file"
+        )
+    if version == 0:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before there is a table, or never
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+        with transaction(connection):
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number}")
+        if version:
+            logger.info("%s: brought to version %d", path, number)
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """Version of the file; 0 for a new one."""
+    try:
+        ((owner,),) = connection.execute("PRAGMA application_id").fetchall()
+        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+        ((num_tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    except sqlite3.DatabaseError as failure:
+        if getattr(failure, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+            raise ConfigError(
+                f"{path}: not a database; move it away, or set database.path to another file"
+            ) from None
+        raise
+    if owner != _APPLICATION_ID and (num_tables or version or owner):
+        raise ConfigError(
+            f"{path}: a database of something else; set database.path to another file"
+        )
+    return int(version)
