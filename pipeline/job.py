@@ -21,6 +21,7 @@ from pipeline.metrics import CounterTable
 from pipeline.outputs import Outputs
 from pipeline.runner import StreamState, Supervisor
 from pipeline.tracking.tracks import Tracks
+from pipeline.tracking.wanted import class_ids_of
 
 
 class Job:
@@ -174,19 +175,6 @@ def describe_graph(config: PipelineConfig) -> str:
         outputs=Outputs(config.output),
     )
     return str(video_graph(plan, CounterTable([])))
-
-
-def class_ids_of(names: Sequence[str], classes: Sequence[str]) -> tuple[int, ...] | None:
-    """The numbers of the named classes; None where none are named.
-
-    Raises:
-        ConfigError: a name is not one of the model's.
-    """
-    unknown = [name for name in names if name not in classes]
-    if unknown:
-        shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-        raise ConfigError(f"classes: the model knows no {', '.join(unknown)}; it knows {shown}")
-    return tuple(classes.index(name) for name in names) or None
 
 
 def _card(config: ModelConfig) -> Card:

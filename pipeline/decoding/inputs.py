@@ -3,7 +3,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,6 +68,18 @@ def find_sources(named: Sequence[str]) -> tuple[Source, ...]:
         Source(name=name, kind=kind, location=location)
         for name, (kind, location, _) in zip(_unique(f[2] for f in found), found, strict=True)
     )
+
+
+def camera_source(name: str, named: str, camera: CameraConfig) -> Source:
+    """The one stream that a camera's settings stand for, under the name they have.
+
+    Raises:
+        SourceUnreadable: it does not exist, or is several.
+    """
+    found = find_sources([named])
+    if len(found) != 1:
+        raise SourceUnreadable(f"{name}: {redact(named)} is {len(found)} streams; name one")
+    return replace(found[0], name=name, camera=camera)
 
 
 def image_files(folder: Path) -> tuple[Path, ...]:

@@ -14,7 +14,9 @@ import av
 
 from pipeline.config import SourceConfig
 from pipeline.decoding.decoder import DecodedFrame, Decoder, Undecodable, make_decoder
+from pipeline.decoding.inputs import Source
 from pipeline.decoding.motion import MotionGate
+from pipeline.decoding.pace import Pace
 from pipeline.messages import Ended, Opened, Packet, SkipCause, Timed
 from pipeline.metrics import Counters
 from pipeline.stages.checkpoints import Checkpoints
@@ -34,23 +36,24 @@ class Decode:
 
     def __init__(
         self,
-        stream: str,
+        source: Source,
         config: SourceConfig,
         preprocess: Preprocess,
         counters: Counters,
         *,
-        live: bool,
         gate: MotionGate | None = None,
     ) -> None:
-        self._stream = stream
+        self._stream = source.name
         self._config = config
         self._preprocess = preprocess
         self._counters = counters
-        self._live = live
+        self._live = source.live
         self._gate = gate
+        max_fps = source.camera.max_fps
+        self._pace = None if max_fps is None else Pace(max_fps)
         self._num_lost = counters.num_dropped
         self._decoder: Decoder | None = None
-        self._clock = StreamClock(live=live)
+        self._clock = StreamClock(live=source.live)
         self._checkpoints = Checkpoints()
         self._next_index = 0
         self._begin_at_ns: int | None = None
@@ -211,6 +214,8 @@ class Decode:
             return "stride"
         if timed.frame_index % self._config.detect_every and not timed.discontinuity:
             return "detect-every"
+        if self._pace and not self._pace.lets_by(timed.pts_ns, anew=timed.discontinuity):
+            return "max-fps"
         if self._gate is None:
             return None
         if timed.discontinuity or self._has_lost():
