@@ -32,6 +32,8 @@ class CameraConfig(Settings):
 
     decoder: Literal["pyav", "gstreamer"] = "pyav"
     """Who decodes its packets."""
+    transport: Literal["tcp", "udp"] | None = None
+    """How RTSP brings its packets; None for what `source.rtsp_transport` says."""
     rotate_deg: Literal[0, 90, 180, 270] = 0
     """Clockwise turn that brings its picture upright, beside what the stream itself declares."""
     max_fps: Annotated[float, Field(gt=0, le=1000)] | None = None

@@ -14,6 +14,7 @@ from contextlib import closing
 
 from pipeline.config import SourceConfig
 from pipeline.decoding.connection import Arrival, Connection
+from pipeline.decoding.gstreamer import GStreamerReader
 from pipeline.decoding.images import ImageReader
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.media import OPEN_FACTOR, MediaFacts, MediaReader, RawPacket, Reader
@@ -43,6 +44,10 @@ def open_reader(source: Source, config: SourceConfig) -> Reader:
     Raises:
         SourceError: it cannot be read.
     """
+    if source.kind == "gstreamer" or source.camera.decoder == "gstreamer":
+        return GStreamerReader(
+            source, rtsp_transport=config.rtsp_transport, timeout_s=config.timeout_s
+        )
     if source.kind in ("image", "images"):
         return ImageReader(source, rate=config.image_rate)
     if source.kind == "replay":

@@ -7,17 +7,22 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from trackers.eval import box_iou, compute_identity_metrics
 
 from model.config import ModelConfig
+from pipeline.cameras import CameraConfig
 from pipeline.config import GateConfig, OutputConfig, PipelineConfig, SourceConfig
 from pipeline.decoding.decoder import MediaDecoder
+from pipeline.decoding.inputs import camera_source
 from pipeline.job import Job
 from pipeline.stages.decode import StreamClock
 from tests.pipeline.cameras import GStreamerCamera, has_gstreamer, make_film
+from tests.pipeline.http_camera import HttpCamera, jpegs_of
 from tests.pipeline.scenes import (
     build_squares,
     count_frames,
@@ -427,6 +432,73 @@ def test_a_camera_that_refuses_is_named_without_its_password(
     reason = job.streams[0].reason
     assert said in reason
     assert f"rtsp://127.0.0.1:{camera.port}/{path}" in reason
+    assert credentials.split(":")[1] not in reason
+    assert "bob" not in reason
+
+
+def test_a_camera_that_asks_for_a_digest_never_hears_the_password(
+    make_camera: MakeCamera, make_job: MakeJob, film: Path
+) -> None:
+    camera = make_camera("small", film)
+    assert isinstance(camera, SmallCamera)
+    camera.digest = True
+    job = make_job(camera.address(), limit=5)
+    job.run()
+    assert job.complete
+    refused = make_job(camera.address("bob:hunter2"))
+    refused.run()
+    assert "wrong user name or password" in refused.streams[0].reason
+
+
+@pytest.mark.needs_gstreamer
+def test_a_camera_is_read_over_udp_where_its_own_settings_say_so(
+    make_camera: MakeCamera, make_job: MakeJob, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = make_camera("gstreamer", film)
+    source = camera_source("yard", camera.address(), CameraConfig(transport="udp"))
+    monkeypatch.setattr("pipeline.job.find_sources", lambda _: (source,))
+    asked: list[str] = []
+    opened = av.open
+
+    def note(location: str, **more: Any) -> Any:
+        asked.append(more["options"]["rtsp_transport"])
+        return opened(location, **more)
+
+    monkeypatch.setattr("pipeline.decoding.media.av.open", note)
+    job = make_job("yard", limit=20)
+    job.run()
+    assert job.complete
+    assert asked == ["udp"]
+
+
+def test_pictures_of_an_http_camera_are_timed_by_their_arrival(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    with HttpCamera(jpegs_of(make_film(tmp_path / "film.avi", "mjpeg"))) as camera:
+        job = make_job(camera.address(), limit=40)
+        job.run()
+        lines = read_jsonl(tmp_path / f"out/{job.streams[0].source.name}.jsonl")
+        assert job.complete
+        assert lines[-1]["objects"]
+        # it sends 50 a second, and the format says nothing
+        apart_s = (lines[-1]["pts_s"] - lines[0]["pts_s"]) / (
+            lines[-1]["frame"] - lines[0]["frame"]
+        )
+        assert apart_s == pytest.approx(0.02, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "path", "said"),
+    [("bob:hunter2", "live", "wrong user name or password"), ("bob:se%25cret", "attic", "no such")],
+)
+def test_an_http_camera_that_refuses_is_named_without_its_password(
+    make_job: MakeJob, credentials: str, path: str, said: str
+) -> None:
+    with HttpCamera([b""]) as camera:
+        job = make_job(camera.address(credentials, path))
+        job.run()
+    reason = job.streams[0].reason
+    assert said in reason
     assert credentials.split(":")[1] not in reason
     assert "bob" not in reason
 
