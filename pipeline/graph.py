@@ -62,7 +62,9 @@ class Plan:
     classes: Sequence[str]
     """Names of all classes of the model."""
     class_ids: Sequence[int] | None
-    """The classes to look for; None for all."""
+    """The classes the detector looks for, of which a stream may want fewer; None for all."""
+    floor: Suppression
+    """What the detector keeps, of which a stream may want less."""
     build_engine: Callable[..., Engine]
     """`model.engines.build_engine`, or what stands in for it."""
     outputs: Outputs
@@ -84,7 +86,6 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
     if plan.config.remote is not None:  # a key that is missing is told before anything starts
         read_keys(plan.config.remote.key)
         read_public(plan.config.remote.server_key)
-    _wanted(plan)  # and so is a class that no one knows
     make = _Makers(plan, counters)
     # fmt: off
     trunk: tuple[Stage, ...] = (
@@ -130,7 +131,7 @@ class _Makers:
         return dict.fromkeys(live, budget_ns)
 
     def suppress(self, _: str) -> Worker:
-        return Suppress(_suppression(self._plan), _class_ids(self._plan))
+        return Suppress(self._plan.floor, self._plan.class_ids)
 
     def remote(self, _: str) -> Worker:
         remote, weights = self._config.remote, self._config.model.weights
@@ -140,8 +141,8 @@ class _Makers:
             protocol=PROTOCOL,
             run=secrets.token_hex(16),
             model=model_facts(weights),
-            suppression=_suppression(self._plan).model_dump(),
-            class_ids=_class_ids(self._plan),
+            suppression=self._plan.floor.model_dump(),
+            class_ids=None if self._plan.class_ids is None else tuple(self._plan.class_ids),
         )
         keys, server = read_keys(remote.key), read_public(remote.server_key)
         return Remote(partial(Uplink, remote, keys, server, hello), self._budgets_ns())
@@ -228,25 +229,21 @@ def check_camera(source: Source, config: PipelineConfig, classes: Sequence[str])
         raise ConfigError(f"{source.name}: {error}") from None
 
 
-def _wanted(plan: Plan) -> list[Wanted]:
-    return [check_camera(source, plan.config, plan.classes) for source in plan.sources.values()]
+def floor_for(config: PipelineConfig, wanted: Sequence[Wanted]) -> Suppression:
+    """What any tracker wants to see, also those of streams that want more than most."""
+    settings = tracker_floor(config)
+    return settings.model_copy(
+        update={"min_score": min((settings.min_score, *(each.floor for each in wanted)))}
+    )
 
 
-def _suppression(plan: Plan) -> Suppression:
-    """What any of the trackers wants to see."""
-    settings = tracker_floor(plan.config)
-    floors = (wanted.floor for wanted in _wanted(plan))
-    return settings.model_copy(update={"min_score": min((settings.min_score, *floors))})
-
-
-def _class_ids(plan: Plan) -> tuple[int, ...] | None:
+def classes_for(
+    class_ids: Sequence[int] | None, wanted: Sequence[Wanted]
+) -> tuple[int, ...] | None:
     """The classes that any stream looks for; None for all."""
-    if plan.class_ids is None:
+    if class_ids is None:
         return None
-    found = set(plan.class_ids)
-    for wanted in _wanted(plan):
-        found.update(wanted.class_ids or ())
-    return tuple(sorted(found))
+    return tuple(sorted({*class_ids, *(number for w in wanted for number in w.class_ids or ())}))
 
 
 def tracker_floor(config: PipelineConfig) -> Suppression:

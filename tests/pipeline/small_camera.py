@@ -75,6 +75,8 @@ class SmallCamera:
         """Whether it keeps its connections and sends nothing."""
         self.garbled = False
         """Whether what it sends is noise."""
+        self.ahead_s = 0.0
+        """How far the times of its pictures are before its clock."""
         self.credentials = "bob:se%cret"
         self.digest = False
         """Whether it asks for a digest of the password instead of the password."""
@@ -195,7 +197,7 @@ class _Sender:
         while not (camera._once and position == len(film.pictures)):
             rounds, place = divmod(position, len(film.pictures))
             ticks, units = film.pictures[place]
-            ticks += rounds * film.duration
+            ticks += rounds * film.duration + round(camera.ahead_s * _CLOCK)
             due_s = began_s + position * film.duration / len(film.pictures) / _CLOCK
             if not self._wait(due_s):
                 return

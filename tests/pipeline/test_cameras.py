@@ -17,10 +17,12 @@ from trackers.eval import box_iou, compute_identity_metrics
 from model.config import ModelConfig
 from pipeline.cameras import CameraConfig
 from pipeline.config import GateConfig, OutputConfig, PipelineConfig, SourceConfig
+from pipeline.decoding.clock import StreamClock
 from pipeline.decoding.decoder import MediaDecoder
 from pipeline.decoding.inputs import camera_source
 from pipeline.job import Job
-from pipeline.stages.decode import StreamClock
+from pipeline.runner import Supervisor
+from pipeline.transport.control import CameraState
 from tests.pipeline.cameras import GStreamerCamera, has_gstreamer, make_film
 from tests.pipeline.http_camera import HttpCamera, jpegs_of
 from tests.pipeline.scenes import (
@@ -592,3 +594,125 @@ def test_a_file_keeps_its_own_times_even_backwards() -> None:
     clock = StreamClock(live=False)
     clock.open(25)
     assert [clock.pts_ns(t, 0) for t in (100, 50, 75)] == [100, 50, 75]
+
+
+def test_a_live_clock_that_jumps_goes_on_by_arrival_and_says_so() -> None:
+    hour = 3_600_000 * MS
+    for jump in (hour, -hour, 3000 * MS, -3000 * MS):
+        clock = StreamClock(live=True)
+        clock.open(25)
+        times = [clock.pts_ns(hour + n * 40 * MS, n * 40 * MS) for n in range(3)]
+        assert not clock.jumped
+        times.append(clock.pts_ns(hour + jump + 120 * MS, 120 * MS))
+        assert clock.jumped
+        times.append(clock.pts_ns(hour + jump + 160 * MS, 160 * MS))
+        assert not clock.jumped
+        assert times == [hour + n * 40 * MS for n in range(5)]
+
+
+def test_pictures_that_come_late_and_all_at_once_are_no_jump() -> None:
+    clock = StreamClock(live=True)
+    clock.open(25)
+    for n in range(500):
+        # a camera whose first second came in a moment, and whose network then slept for 5 s
+        arrived = max(n * 40 - 1000, 0) if not 100 < n < 220 else 8000 + n
+        assert clock.pts_ns(n * 40 * MS, arrived * MS) == n * 40 * MS
+        assert not clock.jumped
+
+
+def test_a_camera_s_clock_may_be_a_little_fast_or_slow_for_ever() -> None:
+    for drift in (0.999, 1.001):
+        clock = StreamClock(live=True)
+        clock.open(25)
+        jumps = 0
+        for n in range(100_000):
+            clock.pts_ns(round(n * 40 * MS * drift), n * 40 * MS)
+            jumps += clock.jumped
+        assert jumps == 0
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[CameraState]:
+    """What the supervisor hears of cameras."""
+    heard: list[CameraState] = []
+    handle = Supervisor._handle
+
+    def note(self: Supervisor, worker: str, report: Any) -> None:
+        if isinstance(report, CameraState):
+            heard.append(report)
+        handle(self, worker, report)
+
+    monkeypatch.setattr(Supervisor, "_handle", note)
+    return heard
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+def test_a_camera_whose_time_jumps_goes_on_and_its_tracks_begin_anew(
+    make_camera: MakeCamera, make_job: MakeJob, film: Path, tmp_path: Path, ahead_s: float
+) -> None:
+    camera = make_camera("small", film)
+    assert isinstance(camera, SmallCamera)
+    job = make_job(camera.address())
+    name = job.streams[0].source.name
+    counters = job.counters[name]
+    tracked_then, identities_then = 0, 0
+
+    def jump() -> None:
+        nonlocal tracked_then, identities_then
+        tracked_then, identities_then = counters["tracked"], counters["identities"]
+        camera.ahead_s = ahead_s
+
+    Course(job).when(lambda: counters["tracked"] > 10, jump).when(
+        lambda: counters["tracked"] > tracked_then + 10, lambda: None
+    ).run()
+    assert counters["reconnects"] == 0
+    assert counters["identities"] > identities_then
+    times = [line["pts_s"] for line in read_jsonl(tmp_path / f"out/{name}.jsonl")]
+    assert times == sorted(times)
+    assert times[-1] - times[0] < 30
+
+
+def test_a_camera_that_is_silent_or_shows_one_picture_for_ever_is_told_of(
+    make_camera: MakeCamera, make_job: MakeJob, film: Path, tmp_path: Path, told: list[CameraState]
+) -> None:
+    camera = make_camera("small", film)
+    assert isinstance(camera, SmallCamera)
+    job = make_job(camera.address(), frozen_s=0.4, timeout_s=1.5)
+    counters = job.counters[job.streams[0].source.name]
+    still = make_film(tmp_path / "still.mp4", num_frames=1)
+
+    def show(clip: Path) -> None:
+        camera.frozen = False
+        camera.off()
+        camera.show(clip)
+        camera.on()
+
+    def fall_silent() -> None:
+        camera.frozen = True
+
+    def states() -> list[str]:
+        return [state.state for state in told]
+
+    Course(job).when(lambda: counters["tracked"] > 10, fall_silent).when(
+        lambda: "stalled" in states(), lambda: show(still)
+    ).when(lambda: "frozen" in states(), lambda: show(film)).when(
+        lambda: states()[-1] == "live", lambda: None
+    ).run()
+    assert states()[:3] == ["connecting", "live", "stalled"]
+    assert states()[states().index("frozen") :][-2:] == ["connecting", "live"]
+    assert all(bool(one.reason) == (one.state not in ("connecting", "live")) for one in told)
+    assert counters["dropped_corrupt"] > 0
+    assert counters.num_in_flight == 0
+
+
+def test_wrong_credentials_and_a_missing_path_are_states_of_their_own(
+    make_camera: MakeCamera, make_job: MakeJob, film: Path, told: list[CameraState]
+) -> None:
+    camera = make_camera("small", film)
+    for address in (camera.address("bob:no"), camera.address(path="attic")):
+        job = make_job(address)
+        job.counters[job.streams[0].source.name].add("packets")  # it was there before
+        seen = len(told)
+        Course(job).when(lambda seen=seen: len(told) > seen + 1, lambda: None).run()
+    assert [one.state for one in told if one.reason] == ["wrong-credentials", "unsupported"]
+    assert not any("bob" in one.reason or "se%" in one.reason for one in told)
