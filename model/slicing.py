@@ -76,6 +76,30 @@ def choose_looks(
     return (whole, *best.tiles(source_hw))
 
 
+def part_shown(
+    shares: tuple[float, float, float, float] | None, source_hw: tuple[int, int]
+) -> Region:
+    """Return the part of a picture within these shares of it, grown to aligned edges.
+
+    Args:
+        shares: Left, top, right and bottom; None for the whole.
+        source_hw: Height and width of the picture.
+    """
+    if shares is None:
+        return Region.whole(source_hw)
+    height, width = source_hw
+    left, right = _aligned_span(shares[0], shares[2], width)
+    top, bottom = _aligned_span(shares[1], shares[3], height)
+    return Region(left, top, right - left, bottom - top)
+
+
+def _aligned_span(first: float, last: float, length: int) -> tuple[int, int]:
+    """Where a span begins, and where it ends: what lies before and beyond it is aligned."""
+    start = int(first * length) // ALIGNMENT * ALIGNMENT
+    end = length - int((1 - last) * length) // ALIGNMENT * ALIGNMENT
+    return min(start, length - 1), end
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Grid:
     """Tiles of one size in rows and columns."""

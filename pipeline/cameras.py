@@ -12,6 +12,7 @@ Place = tuple[Ratio, Ratio]
 """x and y as shares of the upright picture's width and height, from its top left."""
 Polygon = Annotated[tuple[Place, ...], Field(min_length=3, max_length=64)]
 Segment = tuple[Place, Place]
+Priority = Literal["low", "normal", "high"]
 
 
 def _of_some_size(region: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
@@ -31,11 +32,13 @@ class CameraConfig(Settings):
 
     decoder: Literal["pyav", "gstreamer"] = "pyav"
     """Who decodes its packets."""
+    transport: Literal["tcp", "udp"] | None = None
+    """How RTSP brings its packets; None for what `source.rtsp_transport` says."""
     rotate_deg: Literal[0, 90, 180, 270] = 0
     """Clockwise turn that brings its picture upright, beside what the stream itself declares."""
     max_fps: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Frames per second that are looked at; those between count as skipped."""
-    priority: Literal["low", "normal", "high"] = "normal"
+    priority: Priority = "normal"
     """Who is looked at first where there is more to do than can be done."""
     region: Region | None = None
     """Left, top, right and bottom of the part the detector is shown; None for the whole."""
@@ -48,7 +51,8 @@ class CameraConfig(Settings):
     ignore: tuple[Polygon, ...] = ()
     """Where nothing is to be found: boxes whose middle lies inside are left out."""
     privacy: tuple[Polygon, ...] = ()
-    """What no one may see: blackened in every picture that is stored or shown."""
+    """What no one may see: blackened in every picture that is stored or shown. The detector sees
+    it, and packets that are kept as they came, without being decoded, cannot have it."""
 
 
 PLAIN: Final = CameraConfig()

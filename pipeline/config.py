@@ -48,6 +48,9 @@ class SourceConfig(Settings):
     """How long `run` waits for a camera's first packet."""
     timeout_s: Seconds = 5.0
     """A camera that sends nothing for so long is lost."""
+    frozen_s: Seconds = 10.0
+    """A camera whose pictures are the same to the last bit for so long is frozen. Keep it above the
+    time between keyframes: between two, a quiet scene may come without its noise."""
     staleness_s: Seconds = 0.5
     """How old a camera's frame may get and still be of use. Packets that wait for half of it are
     discarded, up to a keyframe; frames, once seven tenths are over before the detector has them."""

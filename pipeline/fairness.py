@@ -2,13 +2,17 @@
 """Whose turn it is where many streams want one thing."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Generic, TypeVar
+
+from pipeline.cameras import Priority
 
 T = TypeVar("T")
 
 ALLOWANCE: Final = 50
 """Turns that a stream may be behind the others and still get back."""
+COST: Final[Mapping[Priority, float]] = {"low": 2.0, "normal": 1.0, "high": 0.5}
+"""What a turn counts: where not all can be served, a stream of high priority has two for one."""
 
 
 class FairQueue(Generic[T]):
@@ -23,9 +27,10 @@ class FairQueue(Generic[T]):
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
         """By stream, the one served longest ago first; none is empty."""
-        self._had: dict[str, int] = {}
-        """Turns each stream has had."""
-        self._level = 0
+        self._had: dict[str, float] = {}
+        """Turns each stream has had, each at its cost."""
+        self._priority: dict[str, Priority] = {}
+        self._level = 0.0
         """What the stream had that was served last, before it was."""
 
     def __bool__(self) -> bool:
@@ -35,9 +40,10 @@ class FairQueue(Generic[T]):
         for items in self._waiting.values():
             yield from items
 
-    def put(self, stream: str, item: T) -> None:
-        """Add an item behind the others of its stream."""
+    def put(self, stream: str, item: T, priority: Priority = "normal") -> None:
+        """Add an item behind the others of its stream, which is of this priority from now on."""
         self._of(stream).append(item)
+        self._priority[stream] = priority
 
     def put_back(self, stream: str, item: T) -> None:
         """Add an item before the others of its stream."""
@@ -57,7 +63,7 @@ class FairQueue(Generic[T]):
         if items:
             self._waiting[stream] = items
         self._level = self._had[stream]
-        self._had[stream] += 1
+        self._had[stream] += COST[self._priority.get(stream, "normal")]
         return item
 
     def remove(self, unwanted: Callable[[T], bool]) -> list[T]:
@@ -89,3 +95,4 @@ class FairQueue(Generic[T]):
         for name in gone:
             if name not in self._waiting:
                 del self._had[name]
+                self._priority.pop(name, None)

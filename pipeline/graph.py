@@ -21,6 +21,8 @@ from pathlib import Path
 
 from model.config import Suppression
 from model.engines.contract import Engine
+from model.errors import ConfigError
+from pipeline.cameras import CameraConfig
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.motion import MotionGate
@@ -41,6 +43,7 @@ from pipeline.stages.write import HandOver, TextFiles, WriteImage, WriteTracks, 
 from pipeline.topology import Graph, Link, Stage, Worker
 from pipeline.tracking.tracker import Tracker, make_tracker
 from pipeline.tracking.tracks import Tracks
+from pipeline.tracking.wanted import Wanted, wanted_by
 from pipeline.transport.curve import read_keys, read_public
 from pipeline.transport.uplink import Uplink
 from pipeline.transport.wire import PROTOCOL, Hello, model_facts
@@ -59,7 +62,9 @@ class Plan:
     classes: Sequence[str]
     """Names of all classes of the model."""
     class_ids: Sequence[int] | None
-    """The classes to look for; None for all."""
+    """The classes the detector looks for, of which a stream may want fewer; None for all."""
+    floor: Suppression
+    """What the detector keeps, of which a stream may want less."""
     build_engine: Callable[..., Engine]
     """`model.engines.build_engine`, or what stands in for it."""
     outputs: Outputs
@@ -126,7 +131,7 @@ class _Makers:
         return dict.fromkeys(live, budget_ns)
 
     def suppress(self, _: str) -> Worker:
-        return Suppress(tracker_floor(self._config), self._plan.class_ids)
+        return Suppress(self._plan.floor, self._plan.class_ids)
 
     def remote(self, _: str) -> Worker:
         remote, weights = self._config.remote, self._config.model.weights
@@ -136,7 +141,7 @@ class _Makers:
             protocol=PROTOCOL,
             run=secrets.token_hex(16),
             model=model_facts(weights),
-            suppression=tracker_floor(self._config).model_dump(),
+            suppression=self._plan.floor.model_dump(),
             class_ids=None if self._plan.class_ids is None else tuple(self._plan.class_ids),
         )
         keys, server = read_keys(remote.key), read_public(remote.server_key)
@@ -157,25 +162,29 @@ class _Makers:
                 # one image is not worth an engine of its own shape
                 canvas="square" if source.kind == "image" else "rectangle",
                 slices=self._config.slices,
+                camera=source.camera,
             ),
             window=self._config.window,
             live=source.live,
             pictures=self._config.output.save_video,
         )
         gate = MotionGate(self._config.gate) if self._config.gate is not None else None
-        return Decode(
-            stream, self._config.source, preprocess, counters, gate=gate, live=source.live
-        )
+        return Decode(source, self._config.source, preprocess, counters, gate=gate)
 
     def track(self, stream: str) -> Worker:
-        return Track(self._tracker, self._counters[stream])
+        camera = self._plan.sources[stream].camera
+        wanted = check_camera(self._plan.sources[stream], self._config, self._plan.classes)
+        return Track(partial(self._tracker, camera, wanted), self._counters[stream], wanted)
 
-    def _tracker(self, frame_rate: float, num_identities: int) -> Tracker:
+    def _tracker(
+        self, camera: CameraConfig, wanted: Wanted, frame_rate: float, num_identities: int
+    ) -> Tracker:
         tracking, source = self._config.tracking, self._config.source
+        updates_per_s = frame_rate / (source.stride * source.detect_every)
         return make_tracker(
             tracking.kind,
-            min_score=self._config.suppression.min_score,
-            frame_rate=frame_rate / (source.stride * source.detect_every),
+            min_score=wanted.thresholds,
+            frame_rate=min(updates_per_s, camera.max_fps or updates_per_s),
             lost_s=tracking.lost_s,
             num_identities=num_identities,
         )
@@ -206,6 +215,35 @@ class _Makers:
             return WriteImage(path)
         audio_from = Path(source.location) if source.kind == "file" else None
         return WriteVideo(path, audio_from=audio_from)
+
+
+def check_camera(source: Source, config: PipelineConfig, classes: Sequence[str]) -> Wanted:
+    """What a stream looks for, after checking that the model knows its classes.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    try:
+        return wanted_by(source.camera, config, classes)
+    except ConfigError as error:
+        raise ConfigError(f"{source.name}: {error}") from None
+
+
+def floor_for(config: PipelineConfig, wanted: Sequence[Wanted]) -> Suppression:
+    """What any tracker wants to see, also those of streams that want more than most."""
+    settings = tracker_floor(config)
+    return settings.model_copy(
+        update={"min_score": min((settings.min_score, *(each.floor for each in wanted)))}
+    )
+
+
+def classes_for(
+    class_ids: Sequence[int] | None, wanted: Sequence[Wanted]
+) -> tuple[int, ...] | None:
+    """The classes that any stream looks for; None for all."""
+    if class_ids is None:
+        return None
+    return tuple(sorted({*class_ids, *(number for w in wanted for number in w.class_ids or ())}))
 
 
 def tracker_floor(config: PipelineConfig) -> Suppression:

@@ -15,12 +15,20 @@ from model.errors import ConfigError
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import find_sources
 from pipeline.errors import SourceUnreadable
-from pipeline.graph import Plan, video_graph
+from pipeline.graph import (
+    Plan,
+    check_camera,
+    classes_for,
+    floor_for,
+    tracker_floor,
+    video_graph,
+)
 from pipeline.messages import Tracked
 from pipeline.metrics import CounterTable
 from pipeline.outputs import Outputs
 from pipeline.runner import StreamState, Supervisor
 from pipeline.tracking.tracks import Tracks
+from pipeline.tracking.wanted import class_ids_of
 
 
 class Job:
@@ -50,6 +58,7 @@ class Job:
         self.card = _card(config.model)
         class_ids = class_ids_of(config.classes, self.card.classes)
         self.sources = find_sources(named)
+        wanted = [check_camera(source, config, self.card.classes) for source in self.sources]
         self.outputs = Outputs(config.output)
         self.counters = CounterTable([source.name for source in self.sources])
         if take is None:
@@ -59,7 +68,8 @@ class Job:
             config=config,
             sources={source.name: source for source in self.sources},
             classes=self.card.classes,
-            class_ids=class_ids,
+            class_ids=classes_for(class_ids, wanted),
+            floor=floor_for(config, wanted),
             build_engine=build_engine,
             outputs=self.outputs,
             take=take,
@@ -170,23 +180,11 @@ def describe_graph(config: PipelineConfig) -> str:
         sources={},
         classes=classes,
         class_ids=class_ids_of(config.classes, classes) if card else None,
+        floor=tracker_floor(config),
         build_engine=build_engine,
         outputs=Outputs(config.output),
     )
     return str(video_graph(plan, CounterTable([])))
-
-
-def class_ids_of(names: Sequence[str], classes: Sequence[str]) -> tuple[int, ...] | None:
-    """The numbers of the named classes; None where none are named.
-
-    Raises:
-        ConfigError: a name is not one of the model's.
-    """
-    unknown = [name for name in names if name not in classes]
-    if unknown:
-        shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-        raise ConfigError(f"classes: the model knows no {', '.join(unknown)}; it knows {shown}")
-    return tuple(classes.index(name) for name in names) or None
 
 
 def _card(config: ModelConfig) -> Card:

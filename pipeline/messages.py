@@ -6,16 +6,18 @@ tombstone (`Dropped`), so that ordered stages wait for a frame and never for a t
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from model.slicing import Region
+from pipeline.cameras import Priority
 from pipeline.nv12 import Matrix
 
-SkipCause = Literal["stride", "gate", "detect-every"]
-"""Why the detector was not asked for a frame; after `stride` it has no tracks, after the others
-those of the frames before, carried over."""
+SkipCause = Literal["stride", "max-fps", "gate", "detect-every"]
+"""Why the detector was not asked for a frame; after `stride` and `max-fps` it has no tracks, after
+the others those of the frames before, carried over."""
+WITHOUT_TRACKS: Final[frozenset[SkipCause]] = frozenset({"stride", "max-fps"})
 DropCause = Literal[SkipCause, "late", "overload", "corrupt", "stage-died", "shutdown"]
 """Why a decoded frame was not looked at; but for skips they are losses."""
 
@@ -51,6 +53,13 @@ class CodecParameters(msgspec.Struct, frozen=True, kw_only=True):
     pixel_aspect: float = 1.0
     """Width of a coded pixel over its height; the picture is shown, and looked at, with square
     ones."""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Where what the detector is shown lies in the upright picture."""
+
+    picture_hw: tuple[int, int]
+    origin_xy: tuple[int, int] = (0, 0)
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -101,8 +110,11 @@ class Frame(Timed, frozen=True, kw_only=True, tag=True):
 
     image: Slot
     source_hw: tuple[int, int]
+    """Height and width of what the detector is shown: the whole picture, or a part of it."""
     regions: tuple[Region, ...]
-    """What each look shows; the first is the whole picture."""
+    """What each look shows of it; the first is all of it."""
+    part: Part
+    priority: Priority = "normal"
 
 
 class Picture(Timed, frozen=True, kw_only=True, tag=True):
@@ -120,10 +132,16 @@ class Predictions(Timed, frozen=True, kw_only=True, tag=True):
     rows: Slot
     canvas_hw: tuple[int, int]
     regions: tuple[Region, ...]
+    part: Part
 
 
 class Found(Timed, frozen=True, kw_only=True, tag=True):
-    """Detections of one frame; xyxy, score and class_id ride beside the header."""
+    """Detections of one frame; xyxy, score and class_id ride beside the header.
+
+    Boxes are in pixels of what the detector was shown.
+    """
+
+    part: Part
 
 
 class Tracked(Timed, frozen=True, kw_only=True, tag=True):

@@ -25,6 +25,7 @@ Counter = Literal[
     "skipped_stride",
     "skipped_gate",
     "skipped_detect_every",
+    "skipped_max_fps",
     "dropped_late",
     "dropped_overload",
     "dropped_corrupt",

@@ -3,9 +3,9 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pipeline.cameras import PLAIN, CameraConfig
 from pipeline.decoding.redaction import redact
@@ -16,14 +16,20 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
      ".flv", ".wmv", ".3gp", ".ogv", ".h264", ".264", ".h265", ".hevc", ".mjpeg", ".y4m", ".gif"}
 )  # fmt: skip
-_LIVE_SCHEMES = ("rtsp://", "rtsps://")
+SourceKind = Literal["file", "image", "images", "rtsp", "http", "device", "replay", "gstreamer"]
+
+_SCHEMES: Final[dict[str, SourceKind]] = {
+    "rtsp://": "rtsp",
+    "rtsps://": "rtsp",
+    "http://": "http",
+    "https://": "http",
+}
 _REPLAY = "replay:"
+_GSTREAMER = "gst:"
 _NAME_BYTES = 120
 _WILDCARDS = re.compile(r"[*?\[]")
 
 _DEVICE = re.compile(r"(/dev/video)?[0-9]{1,2}")
-
-SourceKind = Literal["file", "image", "images", "rtsp", "device", "replay"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +46,13 @@ class Source:
     @property
     def live(self) -> bool:
         """Whether it goes on whether we read it or not."""
-        return self.kind in ("rtsp", "device", "replay")
+        return self.kind not in ("file", "image", "images")
 
     @property
     def label(self) -> str:
-        """The location as it may be shown."""
+        """The location as it may be shown; of a pipeline, only what it begins with."""
+        if self.kind == "gstreamer":
+            return f"{_GSTREAMER}{_first_element(self.location)}"
         return redact(self.location)
 
 
@@ -70,6 +78,18 @@ def find_sources(named: Sequence[str]) -> tuple[Source, ...]:
     )
 
 
+def camera_source(name: str, named: str, camera: CameraConfig) -> Source:
+    """The one stream that a camera's settings stand for, under the name they have.
+
+    Raises:
+        SourceUnreadable: it does not exist, or is several.
+    """
+    found = find_sources([named])
+    if len(found) != 1:
+        raise SourceUnreadable(f"{name}: {redact(named)} is {len(found)} streams; name one")
+    return replace(found[0], name=name, camera=camera)
+
+
 def image_files(folder: Path) -> tuple[Path, ...]:
     """The images of a folder by natural order of name: `frame2` before `frame10`."""
     images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
@@ -77,15 +97,8 @@ def image_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _expand(named: str) -> list[tuple[SourceKind, str, str]]:
-    if named.lower().startswith(_LIVE_SCHEMES):
-        return [("rtsp", named, _camera_name(named))]
-    if named.startswith(_REPLAY):
-        return [_replayed(Path(named.removeprefix(_REPLAY)))]
-    if "://" in named:
-        raise SourceUnreadable(
-            f"{redact(named)}: cannot read this kind of address; known are files, folders, "
-            f"globs and {' '.join(_LIVE_SCHEMES)}"
-        )
+    if (address := _address(named)) is not None:
+        return [address]
     path = Path(named)
     if _DEVICE.fullmatch(named) and (path.is_char_device() or not path.exists()):
         return [_device(named)]
@@ -98,10 +111,41 @@ def _expand(named: str) -> list[tuple[SourceKind, str, str]]:
     return [_file(path)]
 
 
+def _address(named: str) -> tuple[SourceKind, str, str] | None:
+    """What is named by its beginning and no path, if it is."""
+    for scheme, kind in _SCHEMES.items():
+        if named.lower().startswith(scheme):
+            return kind, named, _camera_name(named)
+    if named.startswith(_GSTREAMER):
+        return _pipeline(named.removeprefix(_GSTREAMER).strip())
+    if named.startswith(_REPLAY):
+        return _replayed(Path(named.removeprefix(_REPLAY)))
+    if "://" in named:
+        raise SourceUnreadable(
+            f"{redact(named)}: cannot read this kind of address; known are files, folders, "
+            f"globs and {' '.join(_SCHEMES)}"
+        )
+    return None
+
+
 def _replayed(path: Path) -> tuple[SourceKind, str, str]:
     if not path.is_file():
         raise SourceUnreadable(f"{redact(str(path))}: no such file to replay; check the path")
     return "replay", str(path), path.stem
+
+
+def _pipeline(description: str) -> tuple[SourceKind, str, str]:
+    element = _first_element(description)
+    if not element:
+        raise SourceUnreadable(
+            "gst: names no element; expected a pipeline, as in gst:v4l2src ! videorate"
+        )
+    return "gstreamer", description, f"gst-{element}"
+
+
+def _first_element(description: str) -> str:
+    match = re.match(r"[A-Za-z][\w-]*", description)
+    return match[0] if match else ""
 
 
 def _device(named: str) -> tuple[SourceKind, str, str]:

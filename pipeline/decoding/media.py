@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers and RTSP streams opened with PyAV: facts about the video, then its packets.
+"""Containers and streams of cameras opened with PyAV: facts about the video, then its packets.
 
 Packets leave here as bytes and times, so that the decoder may run in another thread, process or
 host than the reader that has to keep the socket empty.
@@ -29,6 +29,7 @@ _SLACK_S = 0.5  # the last picture may be shown for longer than the others
 _MOST_RATE = 1000.0  # frames a second, and seconds a frame
 _MOST_ASPECT = 4.0  # of a pixel's sides; more is a fault of the file
 _MOST_NS = 2**62  # 146 years; a time beyond it is a fault of the file
+_UNTIMED = {"mpjpeg", "mjpeg"}  # formats whose times FFmpeg makes up, as 25 pictures a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ class _Progress:
 
 
 class MediaReader:
-    """The first video stream of a file, an RTSP address or a camera on this machine."""
+    """The first video stream of a file, an address or a camera on this machine."""
 
     def __init__(self, source: Source, *, rtsp_transport: str = "tcp", timeout_s: float = 5.0):
         """Open the source.
@@ -129,14 +130,15 @@ class MediaReader:
         """
         self._source = source
         if source.live:
-            self._container = self._open_live(rtsp_transport, timeout_s)
+            transport = source.camera.transport or rtsp_transport
+            self._container = self._open_live(transport, timeout_s)
             rotation_deg = 0
         else:
             self._container = _open_file(source)
             rotation_deg = _rotation_deg(source)
         try:
-            self._stream = _video_stream(source, self._container)
-            self.facts = _facts(self._container, self._stream, rotation_deg)
+            self._stream = video_stream(source, self._container)
+            self.facts = facts_of(self._container, self._stream, rotation_deg)
         except SourceError:
             self._container.close()
             raise
@@ -181,17 +183,12 @@ class MediaReader:
             return
 
     def _raw(self, packet: "av.Packet[VideoStream]") -> RawPacket:
-        # FFmpeg makes up times of presentation for an AVI, in the order of decoding.
-        pts = None if self._is_avi else packet.pts
-        return RawPacket(
-            data=bytes(packet),
-            pts_ns=_nanoseconds(pts, packet.time_base),
-            dts_ns=_nanoseconds(packet.dts, packet.time_base),
-            keyframe=packet.is_keyframe,
-            hidden=packet.is_discard,
-            corrupt=packet.is_corrupt,
-            captured_ns=time.monotonic_ns(),
-        )
+        raw = raw_packet(packet)
+        if self._is_avi:  # FFmpeg makes up times of presentation, in the order of decoding
+            return replace(raw, pts_ns=None)
+        if self._container.format.name in _UNTIMED and self._source.live:
+            return replace(raw, pts_ns=raw.captured_ns, dts_ns=raw.captured_ns)
+        return raw
 
     def _refuse_early_end(self, progress: "_Progress") -> None:
         """Notice a Matroska file that ends before its time: it declares no number of frames."""
@@ -205,11 +202,17 @@ class MediaReader:
 
     def _open_live(self, rtsp_transport: str, timeout_s: float) -> InputContainer:
         options = {
-            "rtsp_transport": rtsp_transport,
-            "allowed_media_types": "video",  # no word of the others: silence shows as silence
             "fpsprobesize": "0",  # the default guesses the frame rate for 5 s
             "timeout": str(int(timeout_s * 1e6)),
         }
+        match self._source.kind:
+            case "rtsp":
+                # no word of the others: silence shows as silence
+                options |= {"rtsp_transport": rtsp_transport, "allowed_media_types": "video"}
+            case "http":  # what is there must not send us on to a file
+                options |= {"protocol_whitelist": "http,https,tcp,tls"}
+            case _:
+                options = {}
         device = self._source.kind == "device"
         # The option ends waiting for the socket; the limits, waiting for a packet while the
         # socket has something else to say.
@@ -218,7 +221,7 @@ class MediaReader:
             return av.open(
                 self._source.location,
                 format="v4l2" if device else None,
-                options={} if device else options,
+                options=options,
                 timeout=limits_s,
             )
         except av.error.FFmpegError as error:
@@ -236,7 +239,25 @@ def _open_file(source: Source) -> InputContainer:
         raise _translated(source, error, "cannot be opened") from error
 
 
-def _video_stream(source: Source, container: InputContainer) -> VideoStream:
+def raw_packet(packet: "av.Packet[VideoStream]") -> RawPacket:
+    """A packet as bytes and times."""
+    return RawPacket(
+        data=bytes(packet),
+        pts_ns=_nanoseconds(packet.pts, packet.time_base),
+        dts_ns=_nanoseconds(packet.dts, packet.time_base),
+        keyframe=packet.is_keyframe,
+        hidden=packet.is_discard,
+        corrupt=packet.is_corrupt,
+        captured_ns=time.monotonic_ns(),
+    )
+
+
+def video_stream(source: Source, container: InputContainer) -> VideoStream:
+    """The first stream of a container that is video and no cover picture.
+
+    Raises:
+        SourceUnreadable: there is none that can be decoded.
+    """
     if container.format.name == "tty":  # FFmpeg takes any text for a film of letters
         raise SourceUnreadable(f"{source.label}: a text file and no video; name another")
     pictures = av.stream.Disposition.attached_pic
@@ -252,7 +273,8 @@ def _video_stream(source: Source, container: InputContainer) -> VideoStream:
     raise SourceUnreadable(f"{source.label}: no video stream in it, only {kinds}; name another")
 
 
-def _facts(container: InputContainer, stream: VideoStream, rotation_deg: int) -> MediaFacts:
+def facts_of(container: InputContainer, stream: VideoStream, rotation_deg: int) -> MediaFacts:
+    """What a container says about a video stream."""
     context = stream.codec_context
     duration_s = 0.0
     if stream.duration is not None and stream.time_base is not None:
@@ -295,7 +317,7 @@ def _rotation_deg(source: Source) -> int:
     """How the file wants its pictures turned; only a decoded frame tells."""
     try:
         with _open_file(source) as probe:
-            stream = _video_stream(source, probe)
+            stream = video_stream(source, probe)
             stream.thread_type = "NONE"
             return next((frame.rotation for frame in probe.decode(stream)), 0)
     except (av.error.FFmpegError, SourceError):

@@ -24,7 +24,10 @@ class Kept:
 
 
 class PacketRing:
-    """The newest packets; the oldest go one by one when `max_bytes` are exceeded."""
+    """The newest packets; the oldest go one by one when `max_bytes` are exceeded.
+
+    The newest one is kept however large it is.
+    """
 
     def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -47,7 +50,7 @@ class PacketRing:
             self._keyframes.append(self._end)
         self._end += 1
         self._num_bytes += len(raw.data)
-        while self._num_bytes > self._max_bytes:
+        while self._num_bytes > self._max_bytes and len(self._kept) > 1:
             self._overwrite()
 
     def follow(self, *, since_ns: int | None = None, staleness_ns: int | None = None) -> "Cursor":

@@ -66,15 +66,21 @@ class FrameScaler:
         regions: Sequence[Region],
         canvases: UInt8[np.ndarray, "B H W 3"],
     ) -> None:
-        """Write regions of the upright frame, the whole and then its tiles, into their canvases."""
+        """Write regions of the upright frame into their canvases.
+
+        The first is the whole of what is shown, the others its tiles.
+        """
         canvas_hw = canvases.shape[1], canvases.shape[2]
-        self.letterboxed(frame, regions[0].letterbox(canvas_hw), canvases[0])
-        if len(regions) == 1:
+        uncut = int(regions[0] == Region.whole(self.upright_hw(frame)))
+        if uncut:
+            self.letterboxed(frame, regions[0].letterbox(canvas_hw), canvases[0])
+        if len(regions) == uncut:
             return
-        tiles = self._cut(frame, tuple(regions[1:]))
-        for tile, region, canvas in zip(tiles, regions[1:], canvases[1:], strict=True):
+        parts = self._cut(frame, tuple(regions[uncut:]))
+        for place, (part, region) in enumerate(zip(parts, regions[uncut:], strict=True), uncut):
+            scaler = self._to_tiles if place else self._to_network
             letterbox = region.letterbox(canvas_hw)
-            self._write(self._to_tiles, tile, _matrix(frame), letterbox, canvas)
+            self._write(scaler, part, _matrix(frame), letterbox, canvases[place])
 
     def letterboxed(
         self, frame: av.VideoFrame, letterbox: Letterbox, canvas: UInt8[np.ndarray, "H W 3"]

@@ -7,7 +7,15 @@ import numpy as np
 
 from pipeline.columns import tracks_from_buffers
 from pipeline.drawing.drawer import Drawer
-from pipeline.messages import Drawn, Dropped, Ended, Picture, Tracked, timing
+from pipeline.messages import (
+    WITHOUT_TRACKS,
+    Drawn,
+    Dropped,
+    Ended,
+    Picture,
+    Tracked,
+    timing,
+)
 from pipeline.metrics import Counters
 from pipeline.nv12 import Matrix
 from pipeline.ordering import Ordered
@@ -45,7 +53,7 @@ class Annotate:
             match tracked.message:
                 case Tracked():
                     self._tracks = tracks_from_buffers(tracked.buffers)
-                case Dropped(cause=cause) if cause != "stride":
+                case Dropped(cause=cause) if cause not in WITHOUT_TRACKS:
                     self._tracks = Tracks.empty()
             match pictured.message:
                 case Picture() as picture:

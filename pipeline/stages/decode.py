@@ -13,13 +13,18 @@ import time
 import av
 
 from pipeline.config import SourceConfig
+from pipeline.decoding.clock import StreamClock
+from pipeline.decoding.damage import DamageWatch
 from pipeline.decoding.decoder import DecodedFrame, Decoder, Undecodable, make_decoder
+from pipeline.decoding.freezing import FreezeWatch
+from pipeline.decoding.inputs import Source
 from pipeline.decoding.motion import MotionGate
+from pipeline.decoding.pace import Pace
 from pipeline.messages import Ended, Opened, Packet, SkipCause, Timed
 from pipeline.metrics import Counters
 from pipeline.stages.checkpoints import Checkpoints
 from pipeline.stages.preprocess import Preprocess
-from pipeline.transport.control import Enough, Incomplete
+from pipeline.transport.control import CameraState, Enough, Incomplete
 from pipeline.transport.links import Delivery
 from pipeline.transport.ports import Ports
 
@@ -34,23 +39,24 @@ class Decode:
 
     def __init__(
         self,
-        stream: str,
+        source: Source,
         config: SourceConfig,
         preprocess: Preprocess,
         counters: Counters,
         *,
-        live: bool,
         gate: MotionGate | None = None,
     ) -> None:
-        self._stream = stream
+        self._stream = source.name
         self._config = config
         self._preprocess = preprocess
         self._counters = counters
-        self._live = live
+        self._live = source.live
         self._gate = gate
+        max_fps = source.camera.max_fps
+        self._pace = None if max_fps is None else Pace(max_fps)
         self._num_lost = counters.num_dropped
         self._decoder: Decoder | None = None
-        self._clock = StreamClock(live=live)
+        self._clock = StreamClock(live=source.live)
         self._checkpoints = Checkpoints()
         self._next_index = 0
         self._begin_at_ns: int | None = None
@@ -59,6 +65,10 @@ class Decode:
         self._discontinuity = False
         self._size: tuple[int, int] | None = None
         self._first_fault = ""
+        self._damage = DamageWatch()
+        self._freeze = FreezeWatch(config.frozen_s)
+        self._state = ""
+        """What was last told of a camera's pictures."""
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Decode until the source has ended or the limit is reached."""
@@ -126,6 +136,8 @@ class Decode:
             self._emit(ports, self._decoder.flush())
             self._discontinuity = True
         self._decoder = make_decoder(opened.parameters, live=self._live)
+        self._state = ""
+        self._freeze.forget()
         self._preprocess.open(opened.parameters)
         self._clock.open(opened.frame_rate or _DEFAULT_RATE)
         if ports.checkpoint is not None and not self._live:
@@ -140,6 +152,7 @@ class Decode:
             frames = self._decoder.decode(packet, delivery.buffers[0])
         except Undecodable as error:
             self._counters.add("undecodable")
+            self._damage.on_fault()
             logger.info("%s: packet %d: %s", self._stream, packet.frame_index, error)
             self._first_fault = self._first_fault or f"number {packet.frame_index + 1}: {error}"
             return
@@ -167,7 +180,7 @@ class Decode:
             pts_ns=pts_ns,
             duration_ns=self._clock.duration_ns,
             captured_ns=self._captured_ns,
-            discontinuity=self._discontinuity,
+            discontinuity=self._discontinuity or self._clock.jumped,
         )
         self._next_index = index + 1
         self._discontinuity = False
@@ -197,6 +210,8 @@ class Decode:
 
     def _pass_on(self, ports: Ports, timed: Timed, decoded: DecodedFrame) -> None:
         if decoded.corrupt:
+            self._damage.on_fault()
+        if decoded.corrupt or (self._live and self._is_unfit(ports, timed, decoded.frame)):
             if self._gate is not None:
                 self._gate.forget()
             self._preprocess.drop(ports, timed, "corrupt")
@@ -205,12 +220,26 @@ class Decode:
         else:
             self._preprocess.send(ports, timed, decoded.frame)
 
+    def _is_unfit(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> bool:
+        """Whether a camera's picture shows nothing of what is there now; tells of its state."""
+        if self._damage.shows_in(frame):
+            return True
+        frozen = self._freeze.is_frozen(frame, timed.captured_ns)
+        state = "frozen" if frozen else "live"
+        if state != self._state:
+            self._state = state
+            reason = f"the same picture for {self._config.frozen_s:g} s" if frozen else ""
+            ports.report(CameraState(state="frozen" if frozen else "live", reason=reason))
+        return frozen
+
     def _skips(self, timed: Timed, frame: av.VideoFrame) -> SkipCause | None:
         """Why the detector need not look at a frame; None where it must."""
         if timed.frame_index % self._config.stride:
             return "stride"
         if timed.frame_index % self._config.detect_every and not timed.discontinuity:
             return "detect-every"
+        if self._pace and not self._pace.lets_by(timed.pts_ns, anew=timed.discontinuity):
+            return "max-fps"
         if self._gate is None:
             return None
         if timed.discontinuity or self._has_lost():
@@ -260,52 +289,3 @@ def _yield_to_the_detector() -> None:
     be looked at. With the detector first, what is too much stays undecoded at the source.
     """
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-
-
-class StreamClock:
-    """Presentation times that go on across connections and where the source gives none.
-
-    A live source's clock that stands still or jumps back is set anew by the time of arrival; a
-    file's times are its own, whatever they are.
-    """
-
-    def __init__(self, *, live: bool) -> None:
-        self._live = live
-        self.duration_ns = 0
-        """How long one frame is shown at the declared rate."""
-        self.last_pts_ns: int | None = None
-        """The time given to the last frame."""
-        self._last_captured_ns = 0
-        self._offset_ns: int | None = 0
-
-    def go_on(self, last_pts_ns: int, last_captured_ns: int) -> None:
-        """Take up the times of a clock that was lost; a new connection follows."""
-        self.last_pts_ns, self._last_captured_ns = last_pts_ns, last_captured_ns
-
-    def go_back(self, last_pts_ns: int | None) -> None:
-        """Take up the times of a file that is decoded again from its middle."""
-        self.last_pts_ns, self._offset_ns = last_pts_ns, 0
-
-    def open(self, frame_rate: float) -> None:
-        """Begin a connection; its own times may start anywhere."""
-        self.duration_ns = round(1e9 / frame_rate)
-        self._offset_ns = 0 if self.last_pts_ns is None else None
-
-    def pts_ns(self, pts_ns: int | None, captured_ns: int) -> int:
-        """The time of the next frame; a new connection goes on by the time that passed."""
-        if self.last_pts_ns is None:
-            result = pts_ns or 0
-        elif self._offset_ns is None or (self._live and self._stands(pts_ns)):
-            result = self.last_pts_ns + max(captured_ns - self._last_captured_ns, self.duration_ns)
-            self._offset_ns = 0 if pts_ns is None else result - pts_ns
-        elif pts_ns is None:
-            result = self.last_pts_ns + self.duration_ns
-        else:
-            result = pts_ns + self._offset_ns
-        self.last_pts_ns, self._last_captured_ns = result, captured_ns
-        return result
-
-    def _stands(self, pts_ns: int | None) -> bool:
-        assert self.last_pts_ns is not None
-        assert self._offset_ns is not None
-        return pts_ns is not None and pts_ns + self._offset_ns <= self.last_pts_ns

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.messages import Buffers, Found, Frame
+from pipeline.messages import Buffers, Found, Frame, Part
 from pipeline.transport.mailbox import Mailbox
 from pipeline.transport.pool import Pool
 from pipeline.transport.ports import Ports
@@ -77,6 +77,7 @@ class Gate:
             image=lease.slot,
             source_hw=look.source_hw,
             regions=look.regions,
+            part=Part(picture_hw=look.source_hw),
         )
         ports.send("frames", frame, lease=lease)
 

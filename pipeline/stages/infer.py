@@ -99,7 +99,8 @@ class Infer:
             engine = self._builder.submit(self._build, image_hw=(height, width), batch=looks)
             engine.add_done_callback(lambda _: os.eventfd_write(self._wake, 1))
             self._lanes[shape] = _Lane(engine, time.monotonic())
-        self._lanes[shape].waiting.put(message.stream, (delivery, images))
+        waiting = self._lanes[shape].waiting
+        waiting.put(message.stream, (delivery, images), message.priority)
 
     def _make_room(self, ports: Ports) -> None:
         """Close engines that nobody uses, the oldest first, where there are too many."""
@@ -173,6 +174,7 @@ class Infer:
                     rows=job.lease.slot,
                     canvas_hw=(height, width),
                     regions=message.regions,
+                    part=message.part,
                 ),
                 lease=job.lease,
                 on_acknowledged=job.delivery.acknowledge,

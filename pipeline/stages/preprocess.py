@@ -15,9 +15,11 @@ import av
 import numpy as np
 
 from model.letterbox import Letterbox, rectangle
-from model.slicing import Region, choose_looks
+from model.slicing import Region, choose_looks, part_shown
 from pipeline import nv12
+from pipeline.cameras import PLAIN, CameraConfig
 from pipeline.config import SlicesConfig
+from pipeline.decoding.privacy import blacken
 from pipeline.decoding.scaling import FrameScaler, matrix_to_keep
 from pipeline.messages import (
     AnyMessage,
@@ -26,6 +28,7 @@ from pipeline.messages import (
     Dropped,
     Ended,
     Frame,
+    Part,
     Picture,
     SkipCause,
     Timed,
@@ -53,6 +56,8 @@ class Framing:
     canvas: Canvas
     slices: SlicesConfig | None = None
     """How parts of a frame are looked at beside the whole, if they are."""
+    camera: CameraConfig = PLAIN
+    """How its camera hangs, what of its picture the detector is shown, and what no one may see."""
 
 
 class Preprocess:
@@ -96,7 +101,8 @@ class Preprocess:
 
     def open(self, parameters: CodecParameters) -> None:
         """Begin a connection."""
-        self._scaler = FrameScaler(parameters.rotation_deg, parameters.pixel_aspect)
+        turn_deg = parameters.rotation_deg - self._framing.camera.rotate_deg
+        self._scaler = FrameScaler(turn_deg, parameters.pixel_aspect)
 
     def send(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
         """Send a frame to the network, and to the viewer where one is there."""
@@ -105,9 +111,11 @@ class Preprocess:
         if self._live and begun and not self._room(ports, timed.stream):
             self.drop(ports, timed, "overload")
             return
-        self._choose_canvas(self._scaler.upright_hw(frame))
+        picture_hw = self._scaler.upright_hw(frame)
+        part = part_shown(self._framing.camera.region, picture_hw)
+        self._choose_canvas((part.height, part.width))
         if timed.frame_index >= self._first["frames"]:
-            self._send_frame(ports, timed, frame)
+            self._send_frame(ports, timed, frame, part)
         self._send_picture(ports, timed, frame)
 
     def skip(self, ports: Ports, timed: Timed, frame: av.VideoFrame, cause: SkipCause) -> None:
@@ -153,12 +161,19 @@ class Preprocess:
             ports.send(link, message)
             self._owed.popleft()
 
-    def _send_frame(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
-        source_hw = self._scaler.upright_hw(frame)
+    def _send_frame(self, ports: Ports, timed: Timed, frame: av.VideoFrame, shown: Region) -> None:
+        source_hw = (shown.height, shown.width)
         regions = self._looks(timed.stream, source_hw)
         lease = self._image_lease(ports, timed.stream, len(regions))
-        self._scaler.looks(frame, regions, lease.array)
-        message = Frame(**timing(timed), image=lease.slot, source_hw=source_hw, regions=regions)
+        self._scaler.looks(frame, [_within(region, shown) for region in regions], lease.array)
+        message = Frame(
+            **timing(timed),
+            image=lease.slot,
+            source_hw=source_hw,
+            regions=regions,
+            part=Part(picture_hw=self._scaler.upright_hw(frame), origin_xy=(shown.left, shown.top)),
+            priority=self._framing.camera.priority,
+        )
         ports.send("frames", message, lease=lease)
 
     def _send_picture(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
@@ -174,11 +189,12 @@ class Preprocess:
         lease = ports.lease(self._pictures)
         self._matrix = matrix = self._matrix or matrix_to_keep(frame)
         self._scaler.full_size(frame, lease.array, matrix)
+        blacken(lease.array, self._framing.camera.privacy, picture_hw)
         message = Picture(**timing(timed), picture=lease.slot, picture_hw=picture_hw, matrix=matrix)
         ports.send("pictures", message, lease=lease)
 
     def _looks(self, stream: str, source_hw: tuple[int, int]) -> tuple[Region, ...]:
-        """What is looked at in a frame of this size: the whole of it, and tiles if asked for."""
+        """What is looked at in what is shown: the whole of it, and tiles if asked for."""
         assert self.canvas_hw is not None
         slices = self._framing.slices
         if slices is None:
@@ -221,6 +237,11 @@ class Preprocess:
     def _suits(self, source_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> bool:
         long_side = max(Letterbox.fit(source_hw, canvas_hw).resized_hw)
         return long_side >= _LEAST_SCALE * self._framing.image_size
+
+
+def _within(region: Region, shown: Region) -> Region:
+    """Where a region of what is shown lies in the whole picture."""
+    return region._replace(left=region.left + shown.left, top=region.top + shown.top)
 
 
 def _give_up(ports: Ports, pool: Pool | None) -> None:

@@ -65,6 +65,7 @@ class Remote:
                 shape=(looks, height, width, channels),
                 source_hw=message.source_hw,
                 regions=message.regions,
+                priority=message.priority,
                 late_ns=None if budget_ns is None else message.captured_ns + budget_ns,
             )
         )
@@ -96,7 +97,7 @@ class Remote:
             ) from error
         ports.send(
             "found",
-            Found(**timing(message)),
+            Found(**timing(message), part=message.part),
             answer.columns,
             on_acknowledged=delivery.acknowledge,
         )

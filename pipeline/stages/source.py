@@ -14,15 +14,16 @@ from contextlib import closing
 
 from pipeline.config import SourceConfig
 from pipeline.decoding.connection import Arrival, Connection
+from pipeline.decoding.gstreamer import GStreamerReader
 from pipeline.decoding.images import ImageReader
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.media import OPEN_FACTOR, MediaFacts, MediaReader, RawPacket, Reader
 from pipeline.decoding.replay import ReplayReader
 from pipeline.decoding.ring import PacketRing
-from pipeline.errors import SourceError, SourceForbidden, SourceLost
+from pipeline.errors import SourceError, SourceForbidden, SourceLost, SourceUnreadable
 from pipeline.messages import Ended, Opened
 from pipeline.metrics import Counters
-from pipeline.transport.control import StreamFacts
+from pipeline.transport.control import CameraCondition, CameraState, StreamFacts
 from pipeline.transport.ports import Ports
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ _IDLE_S = 0.1
 _GRACE_S = 1.0
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.25, 2.0
 _RETRY_REFUSED_S = 30.0
+_STALLED = 0.4  # of the silence after which a camera is lost
 STOPPED = "stopped before its end"
 
 
@@ -43,6 +45,10 @@ def open_reader(source: Source, config: SourceConfig) -> Reader:
     Raises:
         SourceError: it cannot be read.
     """
+    if source.kind == "gstreamer" or source.camera.decoder == "gstreamer":
+        return GStreamerReader(
+            source, rtsp_transport=config.rtsp_transport, timeout_s=config.timeout_s
+        )
     if source.kind in ("image", "images"):
         return ImageReader(source, rate=config.image_rate)
     if source.kind == "replay":
@@ -113,6 +119,8 @@ class ReadCamera:
         self._connected = self._came_before
         self._give_up_s = time.monotonic() + config.open_timeout_s
         self._trouble = ""
+        self._state: CameraCondition | None = None
+        """What was last told of the camera."""
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Send packets; the first frame must come within `open_timeout_s`.
@@ -123,6 +131,7 @@ class ReadCamera:
         pause_s = _RETRY_FIRST_S
         while not ports.stopping:
             given = self._cursor.given
+            self._tell(ports, "connecting")
             try:
                 with closing(Connection(self._source.name, self._open)) as connection:
                     self._follow(ports, connection)
@@ -157,7 +166,23 @@ class ReadCamera:
                 else:
                     assert facts is not None
                     self._ring.push(arrival, facts)
-            self._check_patience(time.monotonic() - heard_s)
+            silent_s = time.monotonic() - heard_s
+            if facts is not None:
+                self._tell_of_silence(ports, silent_s)
+            self._check_patience(silent_s)
+
+    def _tell_of_silence(self, ports: Ports, silent_s: float) -> None:
+        """Tell of a pause that is longer than cameras make, and of its end."""
+        if silent_s > _STALLED * self._config.timeout_s:
+            self._tell(ports, "stalled", f"sent nothing for {silent_s:.1f} s")
+        elif self._state == "stalled":
+            self._tell(ports, "live")
+
+    def _tell(self, ports: Ports, state: CameraCondition, reason: str = "") -> None:
+        """Tell the supervisor of a state that is not the one before."""
+        if state != self._state:
+            self._state = state
+            ports.report(CameraState(state=state, reason=reason))
 
     def _arrivals(self, ports: Ports, connection: Connection, wait_s: float) -> list[Arrival]:
         """What has come from the camera after at most `wait_s`."""
@@ -229,12 +254,22 @@ class ReadCamera:
             pause_s = _RETRY_REFUSED_S
         pause_s *= random.uniform(0.8, 1.0)
         self._trouble = str(error)
+        self._tell(ports, _state_after(error), str(error))
         logger.warning("%s: %s; trying again in %.2f s", self._source.name, error, pause_s)
         until_s = time.monotonic() + pause_s
         if not self._seen:
             until_s = min(until_s, self._give_up_s)
         while (left_s := until_s - time.monotonic()) > 0 and not ports.stopping:
             ports.wait(max(1, round(1000 * min(left_s, self._feed(ports)))))
+
+
+def _state_after(error: SourceError) -> CameraCondition:
+    match error:
+        case SourceForbidden():
+            return "wrong-credentials"
+        case SourceUnreadable():
+            return "unsupported"
+    return "lost"
 
 
 def _announce(ports: Ports, name: str, reader: Reader) -> None:

@@ -37,7 +37,7 @@ class Suppress:
             delivery.release()
             ports.send(
                 "found",
-                Found(**timing(message)),
+                Found(**timing(message), part=message.part),
                 detections_to_buffers(detections),
                 on_acknowledged=delivery.acknowledge,
             )

@@ -10,14 +10,27 @@ tracker expects them, behind the gate where they were, which the tracker is told
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 
 from model.detections import Detections
 from pipeline.columns import detections_from_buffers, tracks_to_buffers
-from pipeline.messages import DropCause, Dropped, Ended, Found, Timed, Tracked, timing
+from pipeline.messages import (
+    WITHOUT_TRACKS,
+    DropCause,
+    Dropped,
+    Ended,
+    Found,
+    Timed,
+    Tracked,
+    timing,
+)
 from pipeline.metrics import Counter, Counters
 from pipeline.ordering import Ordered
 from pipeline.tracking.tracker import Tracker
 from pipeline.tracking.tracks import Tracks
+from pipeline.tracking.wanted import Wanted
 from pipeline.transport.links import Delivery
 from pipeline.transport.ports import Ports
 
@@ -26,6 +39,7 @@ MakeTracker = Callable[[float, int], Tracker]
 
 _COUNTER_OF: dict[DropCause, Counter] = {
     "stride": "skipped_stride",
+    "max-fps": "skipped_max_fps",
     "gate": "skipped_gate",
     "detect-every": "skipped_detect_every",
     "late": "dropped_late",
@@ -39,8 +53,9 @@ _COUNTER_OF: dict[DropCause, Counter] = {
 class Track:
     """Follows the objects of one stream."""
 
-    def __init__(self, make_tracker: MakeTracker, counters: Counters) -> None:
+    def __init__(self, make_tracker: MakeTracker, counters: Counters, wanted: Wanted) -> None:
         self._make_tracker = make_tracker
+        self._wanted = wanted
         self._counters = counters
         self._tracker: Tracker | None = None
         self._held: Detections | None = None
@@ -65,7 +80,7 @@ class Track:
         match due.message:
             case Found() as found:
                 tracker = self._tracker_for(found)
-                self._held = detections_from_buffers(due.buffers)
+                self._held = self._detected(found, due)
                 self._send(ports, found, tracker.update(self._held, found.pts_ns))
                 self._counters.add("tracked")
             case Dropped(cause="gate" | "detect-every") as skipped:
@@ -75,12 +90,21 @@ class Track:
             case Dropped() as dropped:
                 if dropped.discontinuity and self._tracker is not None:
                     self._tracker.reset()
-                if dropped.discontinuity or dropped.cause != "stride":
+                if dropped.discontinuity or dropped.cause not in WITHOUT_TRACKS:
                     self._held = None
                 ports.send("tracked", dropped)
                 self._counters.add(_COUNTER_OF[dropped.cause])
             case Ended() as ended:
                 ports.send("tracked", ended)
+
+    def _detected(self, found: Found, due: Delivery) -> Detections:
+        """The boxes this stream wants, in pixels of its whole picture."""
+        boxes = detections_from_buffers(due.buffers)
+        left, top = found.part.origin_xy
+        if (left, top) != (0, 0):
+            origin = np.array((left, top) * 2, np.float32)
+            boxes = replace(boxes, xyxy=boxes.xyxy + origin)
+        return self._wanted.of(boxes, found.part.picture_hw)
 
     def _send(
         self, ports: Ports, message: Timed, tracks: Tracks, *, predicted: bool = False

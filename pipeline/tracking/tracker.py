@@ -21,6 +21,7 @@ from jaxtyping import Int, UInt8
 from model.boxes import area, clip
 from model.detections import Detections
 from pipeline.tracking.association import Association, AssociationName, make_association
+from pipeline.tracking.thresholds import Thresholds
 from pipeline.tracking.tracks import Tracks
 
 TrackerName = Literal[AssociationName, "none"]
@@ -67,7 +68,7 @@ class Tracker(Protocol):
 def make_tracker(
     kind: TrackerName,
     *,
-    min_score: float,
+    min_score: float | Thresholds,
     frame_rate: float,
     lost_s: float = 1.0,
     camera_motion: bool = False,
@@ -77,40 +78,42 @@ def make_tracker(
 
     Args:
         kind: The method; "none" passes boxes through with track id 0, and predicts that they stay.
-        min_score: The user's score threshold, from which every threshold of the method derives:
-            a track starts from this score, and methods with a second association (bytetrack,
-            botsort) also continue tracks by boxes below it.
+        min_score: The user's score threshold, or one for each class, from which every threshold
+            of the method derives: a track starts from this score, and methods with a second
+            association (bytetrack, botsort) also continue tracks by boxes below it.
         frame_rate: Updates a second, after whatever is skipped.
         lost_s: Time for which a track without boxes keeps its identity, at least two frames.
         camera_motion: Whether botsort compensates the motion of the camera (five times the cost).
         num_identities: Identities that were given before, by a tracker whose place this one takes.
     """
-    if not 0 <= min_score <= 1:
-        raise ValueError(f"min_score must be in [0, 1], got {min_score}")
+    thresholds = min_score if isinstance(min_score, Thresholds) else Thresholds(min_score)
+    if not 0 <= thresholds.common <= 1:
+        raise ValueError(f"min_score must be in [0, 1], got {thresholds.common}")
     if not 0 < frame_rate < float("inf"):
         raise ValueError(f"frame_rate must be positive and finite, got {frame_rate}")
     if lost_s < 0:
         raise ValueError(f"lost_s must not be negative, got {lost_s}")
     lost_s = max(lost_s, 2 / frame_rate)
     if kind == "none":
-        return _Untracked(min_score, round(lost_s * 1e9))
+        return _Untracked(thresholds, round(lost_s * 1e9))
     return _Tracked(
         make_association(
             kind,
-            min_score=min_score,
+            min_score=thresholds.common,
             frame_rate=frame_rate,
             lost_s=lost_s,
             camera_motion=camera_motion,
         ),
+        thresholds,
         num_identities,
     )
 
 
 class _Untracked:
-    """Every box of at least `min_score`, with track id 0: no identity is claimed."""
+    """Every box that counts, with track id 0: no identity is claimed."""
 
-    def __init__(self, min_score: float, lost_ns: int) -> None:
-        self._min_score = min_score
+    def __init__(self, thresholds: Thresholds, lost_ns: int) -> None:
+        self._thresholds = thresholds
         self._timeline = _Timeline(lost_ns)
         self._given = Tracks.empty()
 
@@ -120,7 +123,7 @@ class _Untracked:
         at_ns: int,
         picture: UInt8[np.ndarray, "H W 3"] | None = None,  # noqa: ARG002 - the protocol's
     ) -> Tracks:
-        kept = np.flatnonzero(detections.score >= self._min_score)
+        kept = np.flatnonzero(detections.score >= self._thresholds.of(detections.class_id))
         self._timeline.on_update(at_ns)
         self._given = _select(detections, kept, np.zeros(len(kept), np.int64))
         return self._given
@@ -143,8 +146,11 @@ class _Untracked:
 class _Tracked:
     """The library's association behind our promises."""
 
-    def __init__(self, association: Association, num_identities: int) -> None:
+    def __init__(
+        self, association: Association, thresholds: Thresholds, num_identities: int
+    ) -> None:
         self._association = association
+        self._thresholds = thresholds
         self._num_identities = num_identities
         self._own_id: dict[int, int] = {}
         """Our identity of each of the library's living tracks."""
@@ -206,10 +212,11 @@ class _Tracked:
     def _found(self, detections: Detections) -> sv.Detections:
         """The boxes this method may see, each with its place in the input."""
         lowest = 0.0 if self._association.takes_weak else self._association.min_score
-        kept = np.flatnonzero(detections.score >= lowest)
+        score = self._thresholds.levelled(detections.score, detections.class_id)
+        kept = np.flatnonzero(score >= lowest)
         return sv.Detections(
             xyxy=detections.xyxy[kept],
-            confidence=detections.score[kept],
+            confidence=score[kept],
             class_id=detections.class_id[kept],
             data={"place": kept},
         )
@@ -226,7 +233,8 @@ class _Tracked:
         order = np.argsort(named.data["place"])
         places, library_ids = named.data["place"][order], named.tracker_id[order]
         # The library would confirm a track by weak boxes too; the first one shown must be good.
-        good = (detections.score[places] >= self._association.min_score) & (library_ids >= 0)
+        enough = detections.score >= self._thresholds.of(detections.class_id)
+        good = enough[places] & (library_ids >= 0)
         for library_id in library_ids[good].tolist():
             if library_id not in self._own_id:
                 self._num_identities += 1

@@ -2,10 +2,16 @@
 """What workers report to the supervisor and what it tells them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import zmq
+
+CameraCondition = Literal[
+    "connecting", "live", "stalled", "frozen", "lost", "wrong-credentials", "unsupported"
+]
+"""`stalled` sends nothing, `frozen` sends one picture again and again, `unsupported` is there and
+cannot be read."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -23,6 +29,17 @@ class StreamFacts(Report, frozen=True, kw_only=True, tag=True):
     """Frames the container declares; 0 where it does not say."""
     frame_rate: float
     duration_s: float
+
+
+class CameraState(Report, frozen=True, kw_only=True, tag=True):
+    """How a live source is doing from now on.
+
+    Its reader tells of the connection, its decoder of the pictures; the last word holds.
+    """
+
+    state: CameraCondition
+    reason: str
+    """For people, without credentials; empty where all is well."""
 
 
 class EngineBuilt(Report, frozen=True, kw_only=True, tag=True):
@@ -110,7 +127,17 @@ class Close(Command, frozen=True, kw_only=True, tag=True):
     """Leave now."""
 
 
-AnyReport = Ready | StreamFacts | EngineBuilt | Checkpoint | Enough | Incomplete | Finished | Failed
+AnyReport = (
+    Ready
+    | StreamFacts
+    | CameraState
+    | EngineBuilt
+    | Checkpoint
+    | Enough
+    | Incomplete
+    | Finished
+    | Failed
+)
 AnyCommand = Stop | Forget | Reconnect | Unmap | Close
 
 _LINGER_MS = 1000

@@ -17,6 +17,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from model.slicing import Region
+from pipeline.cameras import Priority
 from pipeline.config import RemoteConfig
 from pipeline.errors import StageError
 from pipeline.fairness import FairQueue
@@ -68,6 +69,7 @@ class Asked:
     regions: tuple[Region, ...]
     late_ns: int | None
     """When its answer is of no more use, by `time.monotonic_ns()`."""
+    priority: Priority = "normal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,7 @@ class Uplink:
             if asked is None:
                 return False
             self._streams.setdefault(asked.stream, len(self._streams) % MOST_STREAMS)
-            self._waiting.put(asked.stream, asked)
+            self._waiting.put(asked.stream, asked, asked.priority)
         return True
 
     def _pause(self, seconds: float) -> bool:

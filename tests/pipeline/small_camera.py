@@ -5,6 +5,7 @@ MPEG-4 in RTP, and shows a clip in a loop on its own clock, or once to each clie
 """
 
 import base64
+import hashlib
 import random
 import re
 import select
@@ -23,6 +24,7 @@ from av.bitstream import BitStreamFilterContext
 _MOST_BYTES = 8000
 _START_CODE = re.compile(b"\x00{2,3}\x01")
 _CLOCK = 90_000
+_NONCE = "dcd98b7102dd2f0e"
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,11 @@ class SmallCamera:
         """Whether it keeps its connections and sends nothing."""
         self.garbled = False
         """Whether what it sends is noise."""
+        self.ahead_s = 0.0
+        """How far the times of its pictures are before its clock."""
         self.credentials = "bob:se%cret"
+        self.digest = False
+        """Whether it asks for a digest of the password instead of the password."""
         self._film = film_of(clip)
         self._once = once
         self._server: socket.socket | None = None
@@ -130,11 +136,12 @@ class SmallCamera:
     def _answer(self, client: socket.socket, request: str) -> bool:
         """Answer; False when the camera shall begin to send."""
         method, address = request.split(" ", 2)[:2]
-        expected = base64.b64encode(self.credentials.encode()).decode()
         fields, body = "Session: 1", ""
         status = "200 OK"
-        if f"Basic {expected}" not in request:
-            status, fields = "401 Unauthorized", 'WWW-Authenticate: Basic realm="camera"'
+        if not self._knows(request):
+            scheme = f'Digest realm="camera", nonce="{_NONCE}"' if self.digest else (
+                'Basic realm="camera"')  # fmt: skip
+            status, fields = "401 Unauthorized", f"WWW-Authenticate: {scheme}"
         elif method == "DESCRIBE" and not address.endswith("/live"):
             status = "404 Not Found"
         elif method == "DESCRIBE":
@@ -149,6 +156,15 @@ class SmallCamera:
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         return method != "PLAY" or status != "200 OK"
+
+    def _knows(self, request: str) -> bool:
+        """Whether a request comes with the right user and password."""
+        if not self.digest:
+            return f"Basic {base64.b64encode(self.credentials.encode()).decode()}" in request
+        user, password = self.credentials.split(":")
+        method, address = request.split(" ", 2)[:2]
+        whose, what = _md5(f"{user}:camera:{password}"), _md5(f"{method}:{address}")
+        return f'response="{_md5(f"{whose}:{_NONCE}:{what}")}"' in request
 
     def _description(self) -> str:
         lines = (
@@ -181,7 +197,7 @@ class _Sender:
         while not (camera._once and position == len(film.pictures)):
             rounds, place = divmod(position, len(film.pictures))
             ticks, units = film.pictures[place]
-            ticks += rounds * film.duration
+            ticks += rounds * film.duration + round(camera.ahead_s * _CLOCK)
             due_s = began_s + position * film.duration / len(film.pictures) / _CLOCK
             if not self._wait(due_s):
                 return
@@ -216,6 +232,10 @@ class _Sender:
             message += struct.pack(">BBH", 0x24, 0, len(header) + len(payload)) + header + payload
             self._number += 1
         self._client.sendall(message)
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _slices(unit: bytes) -> list[bytes]:

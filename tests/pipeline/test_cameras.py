@@ -7,17 +7,24 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from trackers.eval import box_iou, compute_identity_metrics
 
 from model.config import ModelConfig
+from pipeline.cameras import CameraConfig
 from pipeline.config import GateConfig, OutputConfig, PipelineConfig, SourceConfig
+from pipeline.decoding.clock import StreamClock
 from pipeline.decoding.decoder import MediaDecoder
+from pipeline.decoding.inputs import camera_source
 from pipeline.job import Job
-from pipeline.stages.decode import StreamClock
+from pipeline.runner import Supervisor
+from pipeline.transport.control import CameraState
 from tests.pipeline.cameras import GStreamerCamera, has_gstreamer, make_film
+from tests.pipeline.http_camera import HttpCamera, jpegs_of
 from tests.pipeline.scenes import (
     build_squares,
     count_frames,
@@ -431,6 +438,73 @@ def test_a_camera_that_refuses_is_named_without_its_password(
     assert "bob" not in reason
 
 
+def test_a_camera_that_asks_for_a_digest_never_hears_the_password(
+    make_camera: MakeCamera, make_job: MakeJob, film: Path
+) -> None:
+    camera = make_camera("small", film)
+    assert isinstance(camera, SmallCamera)
+    camera.digest = True
+    job = make_job(camera.address(), limit=5)
+    job.run()
+    assert job.complete
+    refused = make_job(camera.address("bob:hunter2"))
+    refused.run()
+    assert "wrong user name or password" in refused.streams[0].reason
+
+
+@pytest.mark.needs_gstreamer
+def test_a_camera_is_read_over_udp_where_its_own_settings_say_so(
+    make_camera: MakeCamera, make_job: MakeJob, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = make_camera("gstreamer", film)
+    source = camera_source("yard", camera.address(), CameraConfig(transport="udp"))
+    monkeypatch.setattr("pipeline.job.find_sources", lambda _: (source,))
+    asked: list[str] = []
+    opened = av.open
+
+    def note(location: str, **more: Any) -> Any:
+        asked.append(more["options"]["rtsp_transport"])
+        return opened(location, **more)
+
+    monkeypatch.setattr("pipeline.decoding.media.av.open", note)
+    job = make_job("yard", limit=20)
+    job.run()
+    assert job.complete
+    assert asked == ["udp"]
+
+
+def test_pictures_of_an_http_camera_are_timed_by_their_arrival(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    with HttpCamera(jpegs_of(make_film(tmp_path / "film.avi", "mjpeg"))) as camera:
+        job = make_job(camera.address(), limit=40)
+        job.run()
+        lines = read_jsonl(tmp_path / f"out/{job.streams[0].source.name}.jsonl")
+        assert job.complete
+        assert lines[-1]["objects"]
+        # it sends 50 a second, and the format says nothing
+        apart_s = (lines[-1]["pts_s"] - lines[0]["pts_s"]) / (
+            lines[-1]["frame"] - lines[0]["frame"]
+        )
+        assert apart_s == pytest.approx(0.02, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "path", "said"),
+    [("bob:hunter2", "live", "wrong user name or password"), ("bob:se%25cret", "attic", "no such")],
+)
+def test_an_http_camera_that_refuses_is_named_without_its_password(
+    make_job: MakeJob, credentials: str, path: str, said: str
+) -> None:
+    with HttpCamera([b""]) as camera:
+        job = make_job(camera.address(credentials, path))
+        job.run()
+    reason = job.streams[0].reason
+    assert said in reason
+    assert credentials.split(":")[1] not in reason
+    assert "bob" not in reason
+
+
 def test_a_camera_whose_password_changed_is_asked_again_after_half_a_minute(
     make_camera: MakeCamera, make_job: MakeJob, film: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -520,3 +594,125 @@ def test_a_file_keeps_its_own_times_even_backwards() -> None:
     clock = StreamClock(live=False)
     clock.open(25)
     assert [clock.pts_ns(t, 0) for t in (100, 50, 75)] == [100, 50, 75]
+
+
+def test_a_live_clock_that_jumps_goes_on_by_arrival_and_says_so() -> None:
+    hour = 3_600_000 * MS
+    for jump in (hour, -hour, 3000 * MS, -3000 * MS):
+        clock = StreamClock(live=True)
+        clock.open(25)
+        times = [clock.pts_ns(hour + n * 40 * MS, n * 40 * MS) for n in range(3)]
+        assert not clock.jumped
+        times.append(clock.pts_ns(hour + jump + 120 * MS, 120 * MS))
+        assert clock.jumped
+        times.append(clock.pts_ns(hour + jump + 160 * MS, 160 * MS))
+        assert not clock.jumped
+        assert times == [hour + n * 40 * MS for n in range(5)]
+
+
+def test_pictures_that_come_late_and_all_at_once_are_no_jump() -> None:
+    clock = StreamClock(live=True)
+    clock.open(25)
+    for n in range(500):
+        # a camera whose first second came in a moment, and whose network then slept for 5 s
+        arrived = max(n * 40 - 1000, 0) if not 100 < n < 220 else 8000 + n
+        assert clock.pts_ns(n * 40 * MS, arrived * MS) == n * 40 * MS
+        assert not clock.jumped
+
+
+def test_a_camera_s_clock_may_be_a_little_fast_or_slow_for_ever() -> None:
+    for drift in (0.999, 1.001):
+        clock = StreamClock(live=True)
+        clock.open(25)
+        jumps = 0
+        for n in range(100_000):
+            clock.pts_ns(round(n * 40 * MS * drift), n * 40 * MS)
+            jumps += clock.jumped
+        assert jumps == 0
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[CameraState]:
+    """What the supervisor hears of cameras."""
+    heard: list[CameraState] = []
+    handle = Supervisor._handle
+
+    def note(self: Supervisor, worker: str, report: Any) -> None:
+        if isinstance(report, CameraState):
+            heard.append(report)
+        handle(self, worker, report)
+
+    monkeypatch.setattr(Supervisor, "_handle", note)
+    return heard
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+def test_a_camera_whose_time_jumps_goes_on_and_its_tracks_begin_anew(
+    make_camera: MakeCamera, make_job: MakeJob, film: Path, tmp_path: Path, ahead_s: float
+) -> None:
+    camera = make_camera("small", film)
+    assert isinstance(camera, SmallCamera)
+    job = make_job(camera.address())
+    name = job.streams[0].source.name
+    counters = job.counters[name]
+    tracked_then, identities_then = 0, 0
+
+    def jump() -> None:
+        nonlocal tracked_then, identities_then
+        tracked_then, identities_then = counters["tracked"], counters["identities"]
+        camera.ahead_s = ahead_s
+
+    Course(job).when(lambda: counters["tracked"] > 10, jump).when(
+        lambda: counters["tracked"] > tracked_then + 10, lambda: None
+    ).run()
+    assert counters["reconnects"] == 0
+    assert counters["identities"] > identities_then
+    times = [line["pts_s"] for line in read_jsonl(tmp_path / f"out/{name}.jsonl")]
+    assert times == sorted(times)
+    assert times[-1] - times[0] < 30
+
+
+def test_a_camera_that_is_silent_or_shows_one_picture_for_ever_is_told_of(
+    make_camera: MakeCamera, make_job: MakeJob, film: Path, tmp_path: Path, told: list[CameraState]
+) -> None:
+    camera = make_camera("small", film)
+    assert isinstance(camera, SmallCamera)
+    job = make_job(camera.address(), frozen_s=0.4, timeout_s=1.5)
+    counters = job.counters[job.streams[0].source.name]
+    still = make_film(tmp_path / "still.mp4", num_frames=1)
+
+    def show(clip: Path) -> None:
+        camera.frozen = False
+        camera.off()
+        camera.show(clip)
+        camera.on()
+
+    def fall_silent() -> None:
+        camera.frozen = True
+
+    def states() -> list[str]:
+        return [state.state for state in told]
+
+    Course(job).when(lambda: counters["tracked"] > 10, fall_silent).when(
+        lambda: "stalled" in states(), lambda: show(still)
+    ).when(lambda: "frozen" in states(), lambda: show(film)).when(
+        lambda: states()[-1] == "live", lambda: None
+    ).run()
+    assert states()[:3] == ["connecting", "live", "stalled"]
+    assert states()[states().index("frozen") :][-2:] == ["connecting", "live"]
+    assert all(bool(one.reason) == (one.state not in ("connecting", "live")) for one in told)
+    assert counters["dropped_corrupt"] > 0
+    assert counters.num_in_flight == 0
+
+
+def test_wrong_credentials_and_a_missing_path_are_states_of_their_own(
+    make_camera: MakeCamera, make_job: MakeJob, film: Path, told: list[CameraState]
+) -> None:
+    camera = make_camera("small", film)
+    for address in (camera.address("bob:no"), camera.address(path="attic")):
+        job = make_job(address)
+        job.counters[job.streams[0].source.name].add("packets")  # it was there before
+        seen = len(told)
+        Course(job).when(lambda seen=seen: len(told) > seen + 1, lambda: None).run()
+    assert [one.state for one in told if one.reason] == ["wrong-credentials", "unsupported"]
+    assert not any("bob" in one.reason or "se%" in one.reason for one in told)

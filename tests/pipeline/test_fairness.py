@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from pipeline.cameras import Priority
 from pipeline.fairness import ALLOWANCE, FairQueue
 
 
@@ -86,3 +87,12 @@ def test_streams_that_ended_are_forgotten() -> None:
         fill(queue, "film", 1)
         queue.take()
     assert len(queue._had) < 3 * ALLOWANCE
+
+
+def test_under_load_a_stream_of_high_priority_gets_two_turns_for_one_and_a_low_one_half() -> None:
+    queue = FairQueue[str]()
+    priorities: dict[str, Priority] = {"gate": "high", "yard": "normal", "roof": "low"}
+    for name, priority in priorities.items():
+        for _ in range(200):
+            queue.put(name, name, priority)
+    assert served(queue, 140) == {"gate": 80, "yard": 40, "roof": 20}

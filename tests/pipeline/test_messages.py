@@ -15,6 +15,7 @@ from pipeline.messages import (
     Frame,
     Opened,
     Packet,
+    Part,
     Picture,
     Predictions,
     Slot,
@@ -34,6 +35,7 @@ TIMES: dict[str, Any] = {
 }
 SLOT = Slot(pool="hof-süd/images", index=3, generation=2**40, shape=(2, 384, 640, 3))
 REGIONS = (Region(0, 0, 1920, 1080), Region(852, 480, 1068, 600))
+PART = Part(picture_hw=(1080, 1920), origin_xy=(4, 8))
 PARAMETERS = CodecParameters(
     codec="h264",
     width=1920,
@@ -52,10 +54,10 @@ MESSAGES: list[AnyMessage] = [
     Packet(
         **PLACE, pts_ns=None, dts_ns=-1, keyframe=True, hidden=True, corrupt=True, captured_ns=7
     ),
-    Frame(**TIMES, image=SLOT, source_hw=(1080, 1920), regions=REGIONS),
+    Frame(**TIMES, image=SLOT, source_hw=(1080, 1920), regions=REGIONS, part=PART),
     Picture(**TIMES, picture=SLOT, picture_hw=(1079, 1919), matrix="bt709"),
-    Predictions(**TIMES, rows=SLOT, canvas_hw=(384, 640), regions=REGIONS),
-    Found(**TIMES),
+    Predictions(**TIMES, rows=SLOT, canvas_hw=(384, 640), regions=REGIONS, part=PART),
+    Found(**TIMES, part=PART),
     Tracked(**TIMES, predicted=True),
     Drawn(**TIMES, picture=SLOT, picture_hw=(1079, 1919), matrix="bt601"),
     Dropped(**TIMES, cause="gate", source_hw=(1080, 1920)),
@@ -90,7 +92,7 @@ def test_a_tombstone_has_a_cause(cause: DropCause) -> None:
     [
         b"",
         b"\xff noise",
-        pack(Found(**TIMES))[:-3],
+        pack(Found(**TIMES, part=PART))[:-3],
         msgspec.msgpack.encode({"type": "Rumour", **PLACE}),
         msgspec.msgpack.encode({"type": "Ended", **PLACE}),
         msgspec.msgpack.encode({"type": "Dropped", **TIMES, "cause": "boredom"}),
@@ -104,6 +106,6 @@ def test_what_is_no_message_of_ours_is_refused(header: bytes) -> None:
 
 
 def test_later_messages_about_a_frame_repeat_its_place_and_clocks() -> None:
-    frame = Frame(**TIMES, image=SLOT, source_hw=(1, 1), regions=REGIONS)
+    frame = Frame(**TIMES, image=SLOT, source_hw=(1, 1), regions=REGIONS, part=PART)
     assert timing(frame) == TIMES
     assert timing(Tracked(**timing(frame))) == TIMES

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.decoding.inputs import Source, find_sources, image_files
+from pipeline.cameras import CameraConfig
+from pipeline.decoding.inputs import Source, camera_source, find_sources, image_files
 from pipeline.errors import SourceUnreadable
 
 
@@ -133,7 +134,7 @@ def test_no_camera_is_named_by_its_password(password: str) -> None:
     assert shown in [("cam-yard", "rtsp://cam/yard"), ("camera", "rtsp://")]
 
 
-@pytest.mark.parametrize("address", ["https://u:secret@host/a.mp4", "srt://u:secret@host"])
+@pytest.mark.parametrize("address", ["ftp://u:secret@host/a.mp4", "srt://u:secret@host"])
 def test_an_address_of_another_kind_is_refused_without_its_password(address: str) -> None:
     with pytest.raises(SourceUnreadable, match="cannot read this kind of address") as caught:
         find_sources([address])
@@ -168,3 +169,31 @@ def test_a_name_that_is_not_text_becomes_text(tmp_path: Path) -> None:
     assert source.name == "caf__bar"
     assert source.location == str(path)
     assert source.label.endswith("caf??bar.mp4")
+
+
+@pytest.mark.parametrize(
+    ("named", "kind", "name"),
+    [("rtsps://bob:pw@yard:322/live", "rtsp", "yard-live"),
+     ("https://bob:pw@yard/video.mjpg", "http", "yard-video.mjpg"),
+     ("gst:v4l2src device=/dev/video0 ! videorate", "gstreamer", "gst-v4l2src")],
+)  # fmt: skip
+def test_what_may_be_live(named: str, kind: str, name: str) -> None:
+    (source,) = find_sources([named])
+    assert (source.kind, source.name, source.live) == (kind, name, True)
+    assert "pw" not in source.label
+
+
+def test_of_a_pipeline_only_the_first_element_is_shown() -> None:
+    (source,) = find_sources(["gst:souphttpsrc user-pw=secret ! decodebin"])
+    assert source.label == "gst:souphttpsrc"
+    for empty in ("gst:", "gst: ! queue"):
+        with pytest.raises(SourceUnreadable, match="names no element"):
+            find_sources([empty])
+
+
+def test_a_camera_has_its_own_name_and_settings_and_is_one_stream(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    source = camera_source("yard", "rtsp://host/live", CameraConfig(max_fps=5))
+    assert (source.name, source.camera.max_fps, source.location) == ("yard", 5, "rtsp://host/live")
+    with pytest.raises(SourceUnreadable, match=r"yard: .* is 2 streams"):
+        camera_source("yard", str(tmp_path), CameraConfig())

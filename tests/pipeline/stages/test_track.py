@@ -1,19 +1,24 @@
 """How frames that the detector was not asked for get their tracks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from model.detections import Detections
 from pipeline.columns import detections_to_buffers, tracks_from_buffers
-from pipeline.messages import AnyMessage, DropCause, Dropped, Ended, Found, Tracked
+from pipeline.messages import AnyMessage, DropCause, Dropped, Ended, Found, Part, Tracked
 from pipeline.metrics import Counters, CounterTable
 from pipeline.stages.track import Track
+from pipeline.tracking.thresholds import Thresholds
 from pipeline.tracking.tracker import make_tracker
+from pipeline.tracking.wanted import Wanted
 
 STEP_NS = 40_000_000
+ALL = Wanted(class_ids=None, thresholds=Thresholds(0.25), weak_score=0.1)
 SIZE_HW = (480, 640)
 
 
@@ -61,14 +66,18 @@ def seen(index: int, *lefts: float, **more: Any) -> tuple[Found, Any]:
         score=np.full(len(left), 0.9, np.float32),
         class_id=np.zeros(len(left), np.int64),
     )
-    return Found(**times(index), **more), [bytes(part) for part in detections_to_buffers(found)]
+    return Found(**times(index), part=Part(picture_hw=SIZE_HW), **more), [
+        bytes(part) for part in detections_to_buffers(found)
+    ]
 
 
 def unseen(index: int, cause: DropCause, **more: Any) -> tuple[Dropped, Any]:
     return Dropped(**times(index), cause=cause, source_hw=SIZE_HW, **more), ()
 
 
-def track(*messages: tuple[AnyMessage, Any]) -> tuple[list[list[float] | None], Counters]:
+def track(
+    *messages: tuple[AnyMessage, Any], wanted: Wanted = ALL
+) -> tuple[list[list[float] | None], Counters]:
     """The left sides each frame was given, None where it has no tracks; and the counts."""
     counters = CounterTable(["yard"])["yard"]
     ended = Ended(stream="yard", frame_index=len(messages), complete=True)
@@ -79,7 +88,7 @@ def track(*messages: tuple[AnyMessage, Any]) -> tuple[list[list[float] | None], 
             "bytetrack", min_score=0.25, frame_rate=frame_rate, num_identities=num_identities
         )
 
-    Track(make, counters).run(wire)  # type: ignore[arg-type]
+    Track(make, counters, wanted).run(wire)  # type: ignore[arg-type]
     lefts: list[list[float] | None] = []
     for (came, _), (message, buffers) in zip(messages, wire.sent, strict=False):
         if isinstance(message, Tracked):
@@ -136,3 +145,23 @@ def test_before_the_first_detection_there_is_nothing_to_carry_over(cause: DropCa
     lefts, counters = track(unseen(0, cause), seen(1, 100), unseen(2, cause))
     assert lefts == [[], [100.0], [100.0]]
     assert counters["tracked"] == 1
+
+
+def test_what_was_found_in_a_part_lies_in_the_whole_picture() -> None:
+    part = Part(picture_hw=SIZE_HW, origin_xy=(200, 40))
+    found, boxes = seen(0, 100)
+    lefts, _ = track((msgspec.structs.replace(found, part=part), boxes))
+    assert lefts == [[300.0]]
+
+
+def test_boxes_that_are_not_wanted_are_not_tracked() -> None:
+    left_half = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
+    wanted = replace(ALL, ignore=(left_half,))
+    assert track(seen(0, 100, 400), wanted=wanted)[0] == [[400.0]]
+    assert track(seen(0, 100, 400), wanted=replace(ALL, class_ids=(1,)))[0] == [[]]
+
+
+def test_a_frame_left_out_for_the_rate_has_no_tracks_and_is_counted() -> None:
+    lefts, counters = track(*WALK, unseen(10, "max-fps"), unseen(11, "gate"))
+    assert lefts[10:] == [None, [190.0]]
+    assert counters["skipped_max_fps"] == 1

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 import zmq
 
-from pipeline.messages import Ended, Found, Picture
+from pipeline.messages import Ended, Found, Part, Picture
 from pipeline.topology import Link
 from pipeline.transport.control import AnyCommand, ControlDesk, ControlLine, Ready
 from pipeline.transport.links import Delivery
@@ -104,7 +104,8 @@ class Rig:
 
 
 def found(index: int = 0, stream: str = "yard") -> Found:
-    return Found(stream=stream, frame_index=index, pts_ns=0, duration_ns=1, captured_ns=0)
+    times = {"pts_ns": 0, "duration_ns": 1, "captured_ns": 0}
+    return Found(stream=stream, frame_index=index, **times, part=Part(picture_hw=(1, 1)))
 
 
 def ended(stream: str = "yard") -> Ended:

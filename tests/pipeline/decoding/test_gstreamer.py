@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second decoder, as a child process and, where the system has it, through its binding."""
+
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.config import ModelConfig
+from pipeline.cameras import CameraConfig
+from pipeline.config import OutputConfig, PipelineConfig, SourceConfig
+from pipeline.decoding.decoder import MediaDecoder
+from pipeline.decoding.gstreamer import GStreamerReader
+from pipeline.decoding.inputs import Source, camera_source
+from pipeline.errors import SourceError, SourceForbidden, SourceLost, SourceUnreadable
+from pipeline.job import Job
+from tests.pipeline.cameras import make_film
+from tests.pipeline.media_factory import message_of
+from tests.pipeline.small_camera import SmallCamera
+
+SYSTEM_GI = Path("/usr/lib/python3/dist-packages/gi")
+BALL = "gst:videotestsrc pattern=ball is-live=true ! video/x-raw,width=130,height=97,framerate=50/1"
+
+pytestmark = [
+    pytest.mark.needs_gstreamer,
+    pytest.mark.skipif(shutil.which("gst-launch-1.0") is None, reason="needs gst-launch-1.0"),
+]
+
+
+@pytest.fixture(params=["child", "binding"])
+def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether pipelines run in a child, or here by the binding the system's Python has."""
+    if request.param == "child":
+        monkeypatch.setattr("pipeline.decoding.gstreamer.binding", lambda: None)
+    elif importlib.util.find_spec("gi") is None:
+        if not SYSTEM_GI.exists() or sys.version_info[:2] != (3, 11):
+            pytest.skip("needs GStreamer's Python binding")
+        (tmp_path / "gi").symlink_to(SYSTEM_GI)
+        monkeypatch.syspath_prepend(tmp_path)
+    return request.param
+
+
+def camera(named: str, **settings: object) -> Source:
+    return camera_source("yard", named, CameraConfig.model_validate(settings))
+
+
+def read(source: Source, timeout_s: float = 5) -> GStreamerReader:
+    return GStreamerReader(source, rtsp_transport="tcp", timeout_s=timeout_s)
+
+
+def children() -> set[int]:
+    """The children of this process that run a pipeline."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (entry / "status").read_text()
+            arguments = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if re.search(rf"PPid:\t{os.getpid()}\n", status) and b"gst-launch" in arguments:
+            found.add(int(entry.name))
+    return found
+
+
+@pytest.mark.usefixtures("way")
+def test_a_pipeline_s_pictures_come_with_their_times_and_odd_sizes() -> None:
+    reader = read(camera(BALL))
+    decoder = MediaDecoder(reader.facts.parameters, live=True)
+    times, pictures = [], []
+    for raw in reader.packets():
+        (decoded,) = decoder.decode(message_of(raw), memoryview(raw.data))
+        times.append(raw.pts_ns)
+        pictures.append(decoded.frame.to_ndarray(format="gray"))
+        if len(times) == 10:
+            break
+    reader.close()
+    assert pictures[0].shape == (97, 130)
+    assert np.diff(times) == pytest.approx(20_000_000, abs=1_500_000)
+    # a white ball over black, and nothing of the padding
+    assert all(int(picture.max()) > 200 for picture in pictures)
+    assert all(int(picture[:, -1].max()) < 40 for picture in pictures)
+    assert children() == set()
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    ("named", "error", "said"),
+    [
+        ("gst:nosuchelement ! queue", SourceUnreadable, "gst:nosuchelement: .*no element"),
+        ("gst:videotestsrc ! identity error-after=2", SourceLost, "gst:videotestsrc:"),
+        ("gst:videotestsrc ! valve drop=true", SourceLost, "silent for too long"),
+        ("rtsp://127.0.0.1:9/live", SourceLost, "rtsp://127.0.0.1:9/live: GStreamer: "),
+    ],
+)  # fmt: skip
+def test_a_pipeline_that_cannot_run_dies_or_hangs_is_told_in_a_line(
+    named: str, error: type[SourceError], said: str
+) -> None:
+    with pytest.raises(error, match=said) as caught:
+        list(read(camera(named, decoder="gstreamer"), timeout_s=0.3).packets())
+    assert "\n" not in str(caught.value)
+    assert children() == set()
+
+
+@pytest.mark.usefixtures("way")
+def test_a_pipeline_that_stops_sending_is_lost_and_its_child_is_gone() -> None:
+    named = "gst:videotestsrc num-buffers=20 is-live=true ! video/x-raw,framerate=50/1"
+    with pytest.raises(SourceLost, match=r"ended|silent"):
+        list(read(camera(named), timeout_s=0.5).packets())
+    assert children() == set()
+
+
+@pytest.fixture
+def rtsp(tmp_path: Path) -> Iterator[SmallCamera]:
+    small = SmallCamera(make_film(tmp_path / "film.mp4"))
+    small.on()
+    yield small
+    small.off()
+
+
+def test_a_camera_is_decoded_and_its_password_is_in_no_argument(
+    way: str, rtsp: SmallCamera
+) -> None:
+    source = camera(rtsp.address(), decoder="gstreamer")
+    if way == "child":
+        with pytest.raises(SourceUnreadable, match="would show the password") as caught:
+            read(source)
+        assert "se%" not in str(caught.value)
+        return
+    reader = read(source)
+    raw = next(reader.packets())
+    assert len(raw.data) == 320 * 192 * 3 // 2
+    reader.close()
+    with pytest.raises(SourceForbidden, match="wrong user name or password"):
+        read(camera(rtsp.address("bob:no"), decoder="gstreamer"))
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["gst:rtspsrc location=rtsp://bob:secret@127.0.0.1/x ! decodebin",
+     "gst:rtspsrc location=rtsp://127.0.0.1/x user-id=bob user-pw=secret ! decodebin",
+     "gst:souphttpsrc location=http://127.0.0.1/x?token=secret ! decodebin"],
+)  # fmt: skip
+def test_a_pipeline_with_a_password_is_kept_out_of_the_list_of_processes(
+    monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setattr("pipeline.decoding.gstreamer.binding", lambda: None)
+    with pytest.raises(SourceUnreadable, match="list of processes") as caught:
+        read(camera(named))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_child_dies_with_the_thread_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.decoding.gstreamer.binding", lambda: None)
+    seen: set[int] = set()
+
+    def forget_to_close() -> None:
+        reader = read(camera(BALL))
+        kept.append(reader)
+        seen.update(children())
+
+    kept: list[GStreamerReader] = []
+    thread = threading.Thread(target=forget_to_close)
+    thread.start()
+    thread.join()
+    assert len(seen) == 1
+    (child,) = seen
+    until_s = time.monotonic() + 5
+    while "State:\tZ" not in Path(f"/proc/{child}/status").read_text():
+        assert time.monotonic() < until_s, "it lives"
+        time.sleep(0.01)
+    kept[0].close()
+
+
+def test_a_file_is_left_to_pyav(tmp_path: Path) -> None:
+    source = camera(str(make_film(tmp_path / "film.mp4")), decoder="gstreamer")
+    with pytest.raises(SourceUnreadable, match="reads cameras"):
+        read(source)
+
+
+@pytest.mark.usefixtures("squares", "way")
+def test_a_run_reads_a_pipeline_like_any_other_source(tmp_path: Path, card_file: Path) -> None:
+    config = PipelineConfig(
+        model=ModelConfig(weights=card_file, image_size=160),
+        source=SourceConfig(limit=10),
+        output=OutputConfig(directory=tmp_path / "out"),
+    )
+    job = Job(config, [BALL])
+    job.run()
+    assert job.complete, job.streams[0].reason
+    assert job.counters["gst-videotestsrc"]["decoded"] == 10
+    assert children() == set()
