@@ -103,6 +103,8 @@ class Frame(Timed, frozen=True, kw_only=True, tag=True):
     source_hw: tuple[int, int]
     regions: tuple[Region, ...]
     """What each look shows; the first is the whole picture."""
+    expires_ns: int | None = None
+    """`time.monotonic_ns()` from which on it is not worth a request; None where it always is."""
 
 
 class Picture(Timed, frozen=True, kw_only=True, tag=True):

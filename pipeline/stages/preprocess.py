@@ -53,6 +53,8 @@ class Framing:
     canvas: Canvas
     slices: SlicesConfig | None = None
     """How parts of a frame are looked at beside the whole, if they are."""
+    budget_ns: int | None = None
+    """How old a frame may be and still be looked at; None for any age."""
 
 
 class Preprocess:
@@ -158,7 +160,14 @@ class Preprocess:
         regions = self._looks(timed.stream, source_hw)
         lease = self._image_lease(ports, timed.stream, len(regions))
         self._scaler.looks(frame, regions, lease.array)
-        message = Frame(**timing(timed), image=lease.slot, source_hw=source_hw, regions=regions)
+        budget_ns = self._framing.budget_ns
+        message = Frame(
+            **timing(timed),
+            image=lease.slot,
+            source_hw=source_hw,
+            regions=regions,
+            expires_ns=None if budget_ns is None else timed.captured_ns + budget_ns,
+        )
         ports.send("frames", message, lease=lease)
 
     def _send_picture(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:

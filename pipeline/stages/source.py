@@ -7,6 +7,7 @@ to a keyframe, and counted `late_packets`.
 """
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -96,10 +97,26 @@ class ReadFile:
 class ReadCamera:
     """Reads a live source until it is told to stop, and comes back to it for ever."""
 
-    def __init__(self, source: Source, config: SourceConfig, counters: Counters) -> None:
+    def __init__(
+        self,
+        source: Source,
+        config: SourceConfig,
+        counters: Counters,
+        *,
+        patience_s: float | None,
+    ) -> None:
+        """Make ready to read.
+
+        Args:
+            source: The camera.
+            config: How it is read.
+            counters: Of its stream.
+            patience_s: How long it may give no frame at all before it is given up; None for ever.
+        """
         self._source = source
         self._config = config
         self._counters = counters
+        self._patience_s = patience_s
         self._ring = PacketRing(max_bytes=config.ring_mib << 20)
         self._cursor = self._ring.follow(
             staleness_ns=round(config.staleness_s * 1e9 * _BEFORE_DECODING)
@@ -111,11 +128,11 @@ class ReadCamera:
         """The connection whose packets it is being sent."""
         self._came_before = counters["packets"] > 0  # to a process that died
         self._connected = self._came_before
-        self._give_up_s = time.monotonic() + config.open_timeout_s
+        self._give_up_s = math.inf if patience_s is None else time.monotonic() + patience_s
         self._trouble = ""
 
     def run(self, ports: Ports) -> tuple[str, ...]:
-        """Send packets; the first frame must come within `open_timeout_s`.
+        """Send packets; the first frame must come while there is patience.
 
         Raises:
             SourceError: the source never gave a frame.
@@ -207,8 +224,9 @@ class ReadCamera:
 
     def _is_final(self, error: SourceError) -> bool:
         """Whether a source that was never seen is given up."""
-        over = time.monotonic() >= self._give_up_s
-        return not self._seen and (over or not isinstance(error, SourceLost))
+        if self._seen or self._patience_s is None:
+            return False
+        return time.monotonic() >= self._give_up_s or not isinstance(error, SourceLost)
 
     def _check_patience(self, silent_s: float) -> None:
         """Break off what FFmpeg's own limits did not, as a name that is never resolved.
@@ -218,8 +236,7 @@ class ReadCamera:
         """
         label = self._source.label
         if not self._seen and time.monotonic() >= self._give_up_s:
-            limit_s = self._config.open_timeout_s
-            raise SourceLost(self._trouble or f"{label}: no frame within {limit_s:g} s")
+            raise SourceLost(self._trouble or f"{label}: no frame within {self._patience_s:g} s")
         if silent_s > OPEN_FACTOR * self._config.timeout_s + _GRACE_S:
             raise SourceLost(f"{label}: silent for {silent_s:.0f} s")
 
