@@ -74,6 +74,7 @@ from pipeline.topology import Stage
 from pipeline.totals import Counted
 from pipeline.transport.control import (
     AnyReport,
+    CameraState,
     Checkpoint,
     Close,
     EngineBuilt,
@@ -279,10 +280,8 @@ class Supervisor:
 
     def _handle_branch(self, worker: str, state: StreamState, report: AnyReport) -> None:
         match report:
-            case StreamFacts():
-                state.facts = report
-            case Checkpoint():
-                state.checkpoint = report
+            case StreamFacts() | CameraState() | Checkpoint():
+                state.note(report)
             case Enough():  # said again by a decoder that takes the place of this one
                 self._crew.tell(worker_name("source", state.branch.stream), Stop())
             case Incomplete(reason=reason):

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 from pipeline.branch import Branch
 from pipeline.decoding.inputs import Source
+from pipeline.decoding.redaction import redact
 from pipeline.metrics import Counters
-from pipeline.transport.control import Checkpoint, StreamFacts
+from pipeline.transport.control import CameraState, Checkpoint, StreamFacts
+
+_CONNECTING = CameraState(state="connecting", reason="")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -18,6 +21,10 @@ class StreamState:
     branch: Branch
     counters: Counters
     facts: StreamFacts | None = None
+    camera: CameraState = _CONNECTING
+    """How the camera is doing, where it is one."""
+    camera_since_s: float = field(default_factory=time.time)
+    """Since when it is in this state: seconds since 1970."""
     started_s: float | None = None
     ended_s: float | None = None
     complete: bool = True
@@ -61,6 +68,18 @@ class StreamState:
         if not self.reason or self.source.label in self.reason:
             return self.reason
         return f"{self.source.name}: {self.reason}"
+
+    def note(self, told: StreamFacts | CameraState | Checkpoint) -> None:
+        """Note what a stage has learnt; another reason does not make a camera's state a new one."""
+        match told:
+            case StreamFacts():
+                self.facts = told
+            case Checkpoint():
+                self.checkpoint = told
+            case CameraState(state=state, reason=reason):
+                if state != self.camera.state:
+                    self.camera_since_s = time.time()
+                self.camera = CameraState(state=state, reason=redact(reason))
 
     def fail(self, reason: str, trace: str = "") -> None:
         """Note the first thing that went wrong."""

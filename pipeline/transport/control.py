@@ -2,7 +2,7 @@
 """What workers report to the supervisor and what it tells them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import zmq
@@ -53,6 +53,19 @@ class Checkpoint(Report, frozen=True, kw_only=True, tag=True):
     undecodable: int
     """Packets before it that could not be decoded."""
     first_fault: str
+
+
+CameraCondition = Literal[
+    "connecting", "live", "stalled", "frozen", "lost", "wrong-credentials", "unsupported"
+]
+
+
+class CameraState(Report, frozen=True, kw_only=True, tag=True):
+    """How a camera is doing, said whenever it changes."""
+
+    state: CameraCondition
+    reason: str
+    """Why, fit to be shown; empty where nothing is wrong."""
 
 
 class Enough(Report, frozen=True, kw_only=True, tag=True):
@@ -110,7 +123,17 @@ class Close(Command, frozen=True, kw_only=True, tag=True):
     """Leave now."""
 
 
-AnyReport = Ready | StreamFacts | EngineBuilt | Checkpoint | Enough | Incomplete | Finished | Failed
+AnyReport = (
+    Ready
+    | StreamFacts
+    | CameraState
+    | EngineBuilt
+    | Checkpoint
+    | Enough
+    | Incomplete
+    | Finished
+    | Failed
+)
 AnyCommand = Stop | Forget | Reconnect | Unmap | Close
 
 _LINGER_MS = 1000
