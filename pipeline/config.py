@@ -133,6 +133,15 @@ class SupervisionConfig(Settings):
     restart_window_s: Seconds = 60.0
 
 
+class ServiceConfig(Settings):
+    """How a service lasts that does not end with its streams."""
+
+    most_cameras: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Cameras there may be at a time."""
+    retry_failed_s: Seconds = 60.0
+    """Pause after which a camera whose stages failed again and again is tried anew."""
+
+
 class RemoteConfig(Settings):
     """A worker on another host that finds the boxes, see `sightline worker`."""
 

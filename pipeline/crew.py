@@ -21,8 +21,9 @@ from pathlib import Path
 
 import zmq
 
+from pipeline.branch import Branch
 from pipeline.graph import Plan, video_graph
-from pipeline.host import Host, Surroundings, worker_name
+from pipeline.host import Assignment, Host, Surroundings, worker_name
 from pipeline.metrics import CounterTable
 from pipeline.topology import Addresses, Link, Stage
 from pipeline.transport.control import AnyCommand, AnyReport, Checkpoint, Failed, Finished
@@ -139,21 +140,27 @@ class Crew:
         self._home: dict[str, Host | WorkerProcess] = {}
         self._dead: list[WorkerProcess] = []
 
-    def start(self, group: str, stream: str, checkpoint: Checkpoint | None = None) -> list[str]:
-        """Start the stages of a group, for a stream if it is one of a branch; who they are."""
-        stages = [stage.name for stage in self.graph.group(group)]
-        workers = [worker_name(stage, stream) for stage in stages]
+    def start(
+        self, group: str, branch: Branch | None, checkpoint: Checkpoint | None = None
+    ) -> list[str]:
+        """Start the stages of a group, for a branch or in the trunk; who they are."""
+        stream = branch.stream if branch else ""
+        jobs = [
+            Assignment(stage=stage.name, stream=stream, errand=branch, checkpoint=checkpoint)
+            for stage in self.graph.group(group)
+        ]
+        workers = [worker_name(job.stage, stream) for job in jobs]
         home: Host | WorkerProcess = self._host
         if group not in self._here:
             home = self._idle(group) or self._hire(group)
             home.stream = stream
             home.working.update(workers)
-        for stage, worker in zip(stages, workers, strict=True):
+        for job, worker in zip(jobs, workers, strict=True):
             self._home[worker] = home
             if isinstance(home, Host):
-                home.start(stage, stream, checkpoint)
+                home.start(job)
             else:
-                home.order(Begin(stage=stage, stream=stream, checkpoint=checkpoint))
+                home.order(_begin(job))
         return workers
 
     def tell(self, worker: str, command: AnyCommand) -> None:
@@ -163,6 +170,15 @@ class Crew:
                 host.tell(worker, command)
             case WorkerProcess() as process:
                 process.order(Tell(worker=worker, command=command))
+
+    def give_up(self, worker: str, reason: str) -> bool:
+        """End the process in which a worker has failed; False where it has none of its own."""
+        home = self._home.get(worker)
+        if not isinstance(home, WorkerProcess):
+            return False
+        home.working.add(worker)  # it did not do what it was there for
+        home.kill(reason)
+        return True
 
     def listen(self, timeout_ms: int) -> Iterator[tuple[str, AnyReport]]:
         """What is reported within the time; returns early once something was."""
@@ -200,6 +216,12 @@ class Crew:
     def discard_pools(self, stream: str) -> None:
         """Give up the pools of a stream that is over."""
         self._pools.discard(f"{stream}/")
+
+    def forget(self, stream: str) -> None:
+        """Keep nothing of a stream that is over; its name does not come again."""
+        for stage in self.graph.branch:
+            self._home.pop(worker_name(stage.name, stream), None)
+        self._desk.forget(f"{stream}/")
 
     @property
     def working(self) -> list[str]:
@@ -256,6 +278,15 @@ class Crew:
             process.kill(f"it hung for {max(silent_s, process.busy_s):.0f} s ({limit}), killed")
 
 
+def _begin(job: Assignment) -> Begin:
+    return Begin(
+        stage=job.stage,
+        stream=job.stream,
+        errand=pickle.dumps(job.errand),
+        checkpoint=job.checkpoint,
+    )
+
+
 class _Hiring:
     """Starts processes: the trunk's from nothing, those of branches as forks of a nursery."""
 
@@ -265,7 +296,6 @@ class _Hiring:
         self._counters = counters
         self._setup = Setup(
             plan=replace(plan, take=None),
-            streams=counters.streams,
             base=base,
             log_level=logging.getLogger().getEffectiveLevel(),
             supervisor=os.getpid(),

@@ -34,5 +34,9 @@ class GraphError(PipelineError):
     """The graph does not hold together."""
 
 
+class CameraRefused(PipelineError):  # noqa: N818 - a state of the call, not a failure on the way
+    """A camera cannot be added, changed or removed as asked."""
+
+
 class OutputRefused(PipelineError):  # noqa: N818 - a state of the call, not a failure on the way
     """Outputs cannot be made where the call wants them; choose another place."""

@@ -14,16 +14,17 @@ each stream `read`, `track`, and `sinks`, which must not end one with another.
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from model.config import Suppression
 from model.engines.contract import Engine
 from model.errors import ConfigError
+from pipeline.branch import Branch
 from pipeline.cameras import CameraConfig
-from pipeline.config import PipelineConfig
+from pipeline.config import PipelineConfig, ServiceConfig
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.motion import MotionGate
 from pipeline.drawing.drawer import Drawer
@@ -58,7 +59,6 @@ class Plan:
     """What was decided before a run: all that its stages are made from."""
 
     config: PipelineConfig
-    sources: Mapping[str, Source]
     classes: Sequence[str]
     """Names of all classes of the model."""
     class_ids: Sequence[int] | None
@@ -70,6 +70,8 @@ class Plan:
     outputs: Outputs
     take: Callable[[Tracked, Tracks], None] | None = None
     """Is given every frame's tracks, in this process, where they are not written to files."""
+    service: ServiceConfig | None = None
+    """How it lasts, where it does not end with its streams."""
 
 
 def video_graph(plan: Plan, counters: CounterTable) -> Graph:
@@ -114,26 +116,20 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
 
 
 class _Makers:
-    """Makes the worker of each stage, where the stage runs, for the stream it is given."""
+    """Makes the worker of each stage, where the stage runs, for the branch it is given."""
 
     def __init__(self, plan: Plan, counters: CounterTable) -> None:
         self._plan = plan
         self._counters = counters
         self._config = plan.config
 
-    def infer(self, _: str) -> Worker:
-        return Infer(partial(self._plan.build_engine, self._config.model), self._budgets_ns())
+    def infer(self, _: None) -> Worker:
+        return Infer(partial(self._plan.build_engine, self._config.model))
 
-    def _budgets_ns(self) -> Mapping[str, int]:
-        """How old frames of live streams may be and still be looked at."""
-        budget_ns = round(self._config.source.staleness_s * 1e9 * _BEFORE_INFER)
-        live = (name for name, source in self._plan.sources.items() if source.live)
-        return dict.fromkeys(live, budget_ns)
-
-    def suppress(self, _: str) -> Worker:
+    def suppress(self, _: None) -> Worker:
         return Suppress(self._plan.floor, self._plan.class_ids)
 
-    def remote(self, _: str) -> Worker:
+    def remote(self, _: None) -> Worker:
         remote, weights = self._config.remote, self._config.model.weights
         assert remote is not None
         assert weights is not None
@@ -145,16 +141,19 @@ class _Makers:
             class_ids=None if self._plan.class_ids is None else tuple(self._plan.class_ids),
         )
         keys, server = read_keys(remote.key), read_public(remote.server_key)
-        return Remote(partial(Uplink, remote, keys, server, hello), self._budgets_ns())
+        return Remote(partial(Uplink, remote, keys, server, hello))
 
-    def source(self, stream: str) -> Worker:
-        source = self._plan.sources[stream]
-        reader = ReadCamera if source.live else ReadFile
-        return reader(source, self._config.source, self._counters[stream])
+    def source(self, branch: Branch) -> Worker:
+        source, config = replace(branch.source, name=branch.stream), self._config.source
+        counters = self._counters.at(branch.row)
+        if not source.live:
+            return ReadFile(source, config, counters)
+        patience_s = None if self._plan.service else config.open_timeout_s
+        return ReadCamera(source, config, counters, patience_s=patience_s)
 
-    def decode(self, stream: str) -> Worker:
-        source = self._plan.sources[stream]
-        counters = self._counters[stream]
+    def decode(self, branch: Branch) -> Worker:
+        source, counters = branch.source, self._counters.at(branch.row)
+        budget_ns = round(self._config.source.staleness_s * 1e9 * _BEFORE_INFER)
         preprocess = Preprocess(
             counters,
             Framing(
@@ -163,18 +162,20 @@ class _Makers:
                 canvas="square" if source.kind == "image" else "rectangle",
                 slices=self._config.slices,
                 camera=source.camera,
+                budget_ns=budget_ns if source.live else None,
             ),
             window=self._config.window,
             live=source.live,
             pictures=self._config.output.save_video,
         )
         gate = MotionGate(self._config.gate) if self._config.gate is not None else None
+        source = replace(source, name=branch.stream)
         return Decode(source, self._config.source, preprocess, counters, gate=gate)
 
-    def track(self, stream: str) -> Worker:
-        camera = self._plan.sources[stream].camera
-        wanted = check_camera(self._plan.sources[stream], self._config, self._plan.classes)
-        return Track(partial(self._tracker, camera, wanted), self._counters[stream], wanted)
+    def track(self, branch: Branch) -> Worker:
+        wanted = check_camera(branch.source, self._config, self._plan.classes)
+        make_tracker = partial(self._tracker, branch.source.camera, wanted)
+        return Track(make_tracker, self._counters.at(branch.row), wanted)
 
     def _tracker(
         self, camera: CameraConfig, wanted: Wanted, frame_rate: float, num_identities: int
@@ -189,8 +190,8 @@ class _Makers:
             num_identities=num_identities,
         )
 
-    def annotate(self, stream: str) -> Worker:
-        return Annotate(self._drawer, self._counters[stream])
+    def annotate(self, branch: Branch) -> Worker:
+        return Annotate(self._drawer, self._counters.at(branch.row))
 
     def _drawer(self, picture_hw: tuple[int, int], matrix: Matrix, frame_rate: float) -> Drawer:
         return Drawer(
@@ -200,16 +201,16 @@ class _Makers:
             trace_frames=round(self._config.drawing.trace_s * frame_rate),
         )
 
-    def write_tracks(self, stream: str) -> Worker:
-        source, outputs = self._plan.sources[stream], self._plan.outputs
+    def write_tracks(self, branch: Branch) -> Worker:
+        source, outputs = branch.source, self._plan.outputs
         if self._plan.take is not None:
-            return WriteTracks(partial(HandOver, self._plan.take))
+            return WriteTracks(partial(HandOver, self._plan.take, source.name))
         return WriteTracks(
             partial(TextFiles, outputs.mot(source), outputs.jsonl(source), self._plan.classes)
         )
 
-    def write_video(self, stream: str) -> Worker:
-        source = self._plan.sources[stream]
+    def write_video(self, branch: Branch) -> Worker:
+        source = branch.source
         path = self._plan.outputs.video(source)
         if source.kind == "image":
             return WriteImage(path)

@@ -10,14 +10,15 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import zmq
 
 from model.errors import ModelError
 from pipeline.errors import PipelineError
-from pipeline.topology import Addresses, Graph, Link, Stage
+from pipeline.topology import Addresses, Graph, Link, Stage, Worker
 from pipeline.transport.control import (
     AnyCommand,
     AnyReport,
@@ -50,6 +51,18 @@ class Surroundings:
     pools: Pools
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """A stage to run."""
+
+    stage: str
+    stream: str = ""
+    """The stream of the branch it belongs to, if it does."""
+    errand: object = None
+    """What it is made for."""
+    checkpoint: Checkpoint | None = None
+
+
 class Host:
     """Runs stages, one thread each; used by one thread."""
 
@@ -65,13 +78,11 @@ class Host:
         self._unheard: dict[str, list[AnyCommand]] = {}
         """Commands for workers that are not on the line yet."""
 
-    def start(self, stage: str, stream: str, checkpoint: Checkpoint | None = None) -> None:
+    def start(self, job: "Assignment") -> None:
         """Begin a stage, for a stream if it belongs to a branch."""
-        name = worker_name(stage, stream)
+        name = worker_name(job.stage, job.stream)
         self._unheard[name] = []
-        thread = threading.Thread(
-            target=self._work, args=(name, self._stages[stage], stream, checkpoint), name=name
-        )
+        thread = threading.Thread(target=self._work, args=(name, job), name=name)
         self._threads[name] = thread
         thread.start()
 
@@ -117,14 +128,15 @@ class Host:
         self._desk.close()
         sys.setswitchinterval(self._switch_s)
 
-    def _work(self, name: str, stage: Stage, stream: str, checkpoint: Checkpoint | None) -> None:
+    def _work(self, name: str, job: "Assignment") -> None:
         """Run a stage to its end; every outcome is a report, none is an exception."""
         line = ControlLine(self._around.context, self._line_address, name)
         try:
-            ports = open_ports(self._around, stage, stream, line)
-            ports.checkpoint = checkpoint
+            stage = self._stages[job.stage]
+            ports = open_ports(self._around, stage, job.stream, line)
+            ports.checkpoint = job.checkpoint
             self._ports[name] = ports
-            report: AnyReport = _run(ports, stage, stream)
+            report: AnyReport = _run(ports, partial(stage.make, job.errand))
         except (PipelineError, ModelError) as error:
             report = Failed(message=str(error), trace="")
         except Exception as error:  # noqa: BLE001 - the one place where a stray error is reported
@@ -134,11 +146,11 @@ class Host:
         line.close()
 
 
-def _run(ports: Ports, stage: Stage, stream: str) -> Finished:
+def _run(ports: Ports, make: Callable[[], Worker]) -> Finished:
     started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
     try:
         ports.report(Ready())
-        outputs = stage.make(stream).run(ports)
+        outputs = make().run(ports)
     except ClosedDown:
         outputs = ()
     finally:

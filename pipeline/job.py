@@ -26,7 +26,8 @@ from pipeline.graph import (
 from pipeline.messages import Tracked
 from pipeline.metrics import CounterTable
 from pipeline.outputs import Outputs
-from pipeline.runner import StreamState, Supervisor
+from pipeline.runner import Supervisor
+from pipeline.streams import StreamState
 from pipeline.tracking.tracks import Tracks
 from pipeline.tracking.wanted import class_ids_of
 
@@ -60,13 +61,12 @@ class Job:
         self.sources = find_sources(named)
         wanted = [check_camera(source, config, self.card.classes) for source in self.sources]
         self.outputs = Outputs(config.output)
-        self.counters = CounterTable([source.name for source in self.sources])
+        self.counters = CounterTable(room=len(self.sources))
         if take is None:
             self.outputs.prepare(self.sources)
         self._writes_files = take is None
         plan = Plan(
             config=config,
-            sources={source.name: source for source in self.sources},
             classes=self.card.classes,
             class_ids=classes_for(class_ids, wanted),
             floor=floor_for(config, wanted),
@@ -74,7 +74,7 @@ class Job:
             outputs=self.outputs,
             take=take,
         )
-        self.supervisor = Supervisor(plan, self.counters)
+        self.supervisor = Supervisor(plan, self.counters, self.sources)
         self._started_s = time.monotonic()
         self.elapsed_s = 0.0
         self.fault = ""
@@ -126,7 +126,7 @@ class Job:
         }
 
     def _stream_summary(self, state: StreamState) -> dict[str, Any]:
-        counters = self.counters[state.source.name]
+        counters = state.counters
         elapsed_s = state.elapsed_s
         return {
             "name": state.source.name,
@@ -177,14 +177,13 @@ def describe_graph(config: PipelineConfig) -> str:
     classes = card.classes if card else ()
     plan = Plan(
         config=config,
-        sources={},
         classes=classes,
         class_ids=class_ids_of(config.classes, classes) if card else None,
         floor=tracker_floor(config),
         build_engine=build_engine,
         outputs=Outputs(config.output),
     )
-    return str(video_graph(plan, CounterTable([])))
+    return str(video_graph(plan, CounterTable()))
 
 
 def _card(config: ModelConfig) -> Card:

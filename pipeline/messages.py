@@ -115,6 +115,8 @@ class Frame(Timed, frozen=True, kw_only=True, tag=True):
     """What each look shows of it; the first is all of it."""
     part: Part
     priority: Priority = "normal"
+    expires_ns: int | None = None
+    """`time.monotonic_ns()` from which on it is not worth a request; None where it always is."""
 
 
 class Picture(Timed, frozen=True, kw_only=True, tag=True):

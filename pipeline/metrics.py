@@ -6,15 +6,21 @@ Each counter has one stage that writes it, so that counting needs no lock; the s
 tracked + skipped + dropped` holds when a stream has ended, whoever died on the way, and a stage
 that takes the place of a dead one finds here how far its stream has come. Frames whose tracks were
 carried over, by the gate or between detections, count as skipped.
+
+The table has a stated room. A stream claims a row when it begins; the row is free again once nobody
+works for the stream any more.
 """
 
 import mmap
 import os
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Int64
+
+from pipeline.errors import PipelineError
 
 Counter = Literal[
     "packets",
@@ -45,29 +51,69 @@ DROPPED = tuple(name for name in COUNTERS if name.startswith("dropped_"))
 class CounterTable:
     """The counters of many streams in one piece of shared memory."""
 
-    def __init__(self, streams: Sequence[str], descriptor: int | None = None) -> None:
-        """Make the table, or map the one that is in a memory file."""
+    def __init__(
+        self, streams: Sequence[str] = (), *, room: int | None = None, descriptor: int | None = None
+    ) -> None:
+        """Make a table, or map the one that is in a memory file.
+
+        Args:
+            streams: Who claims a row at once.
+            room: How many streams there may be at a time; just these if not given.
+            descriptor: The memory file of a table that another process made.
+        """
         row_bytes = np.dtype(np.int64).itemsize * len(_COLUMNS)
-        num_bytes = max(1, len(streams)) * row_bytes
         if descriptor is None:
             descriptor = os.memfd_create("sightline-counters", os.MFD_CLOEXEC)
-            os.posix_fallocate(descriptor, 0, num_bytes)
-        self.streams = tuple(streams)
+            num_rows = max(1, len(streams) if room is None else room)
+            os.posix_fallocate(descriptor, 0, num_rows * row_bytes)
         self.descriptor = descriptor
         """The memory file, for other processes to map; closed with the table."""
-        table = np.frombuffer(mmap.mmap(descriptor, num_bytes), np.int64)
-        rows = table.reshape(-1, len(_COLUMNS))
-        self._counters = {name: Counters(row) for name, row in zip(streams, rows, strict=False)}
+        table = np.frombuffer(mmap.mmap(descriptor, os.fstat(descriptor).st_size), np.int64)
+        self._table = table.reshape(-1, len(_COLUMNS))
+        self._rows: dict[str, int] = {}
+        self._free = deque(range(len(self._table)))
+        for stream in streams:
+            self.claim(stream)
 
     def __del__(self) -> None:
         os.close(self.descriptor)
 
     def __getitem__(self, stream: str) -> "Counters":
-        return self._counters[stream]
+        return self.at(self._rows[stream])
+
+    @property
+    def room(self) -> int:
+        """How many streams there may be at a time."""
+        return len(self._table)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is a row for another stream."""
+        return bool(self._free)
+
+    def claim(self, stream: str) -> int:
+        """Give a stream a row of zeros; which one it is, other processes must be told.
+
+        Raises:
+            PipelineError: every row is taken.
+        """
+        if not self._free:
+            raise PipelineError(f"{stream}: no room for more than {self.room} streams")
+        row = self._rows[stream] = self._free.popleft()
+        self._table[row] = 0
+        return row
+
+    def release(self, stream: str) -> None:
+        """Take back the row of a stream for which nobody works any more."""
+        self._free.append(self._rows.pop(stream))
+
+    def at(self, row: int) -> "Counters":
+        """The counters in a row."""
+        return Counters(self._table[row])
 
     def values(self) -> Iterable["Counters"]:
-        """The counters of every stream."""
-        return self._counters.values()
+        """The counters of every stream that has a row."""
+        return tuple(self.at(row) for row in self._rows.values())
 
 
 class Counters:
@@ -86,6 +132,10 @@ class Counters:
     def put(self, counter: Counter | Clock, value: int) -> None:
         """Count on from here; only the stage that owns the counter may."""
         self._values[_COLUMNS.index(counter)] = value
+
+    def copy(self) -> "Counters":
+        """What they are now, in memory of their own."""
+        return Counters(self._values.copy())
 
     @property
     def num_settled(self) -> int:

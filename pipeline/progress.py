@@ -17,7 +17,7 @@ from rich.progress import Progress as Bars
 
 from pipeline.job import Job
 from pipeline.metrics import SKIPPED
-from pipeline.runner import StreamState
+from pipeline.streams import StreamState
 
 _REFRESH_S = 0.2
 
@@ -71,7 +71,7 @@ class Progress:
         name = state.source.name
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=None, fps=0.0, dropped=0)
-        counters = self._job.counters[name]
+        counters = state.counters
         done = counters["decoded"] - counters.num_in_flight
         total = state.facts.num_frames if state.facts else 0
         limit = self._job.config.source.limit
@@ -89,7 +89,7 @@ class Progress:
 def closing_lines(job: Job) -> Iterator[str]:
     """A line for each stream, and one for all where there are several."""
     for state in job.streams:
-        counters = job.counters[state.source.name]
+        counters = state.counters
         if state.started_s is None or (state.reason and not counters["decoded"]):
             continue
         fps = counters["decoded"] / state.elapsed_s if state.elapsed_s else 0.0

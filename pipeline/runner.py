@@ -33,23 +33,48 @@ Where stages run in processes, a process may die without a word, or hang:
     not replaced any more: a branch then fails as in 3, the trunk as in 4.
 12. When the supervisor itself dies, every process ends, and with the last of them the memory;
     nothing has a name in the file system.
+
+Streams come and go (`add`, `remove`, `replace`, from any thread):
+
+13. A stream that is wanted no longer, or otherwise, is asked to end as in 5, and all it read is
+    worked on; if it has not ended within 10 s it is ended as in 3. Only when its branch is gone may
+    another begin under the same name, as a new branch: no message of the old one can reach it, its
+    frames count from 0, its identities go on. Other branches are told nothing.
+14. What a branch has counted is kept for its camera's totals when it is gone, and its row of the
+    counters is free. There are never more branches than rows: who comes too early waits.
+
+Where the plan is a service:
+
+15. It does not end with its streams, only when it is asked to stop, or by its trunk as in 4 and 11;
+    a trunk in a process of its own whose stage fails is replaced as if it had died. What ended the
+    service stands in `fault`.
+16. A camera is tried for ever, also one that never gave a frame. A branch that failed is begun
+    anew, at once while it is among the first `supervision.restarts` failures within
+    `supervision.restart_window_s`; else it is `failed`, and is begun anew after
+    `service.retry_failed_s`.
 """
 
 import itertools
 import logging
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
+from pipeline.branch import Branch
+from pipeline.branches import Branches
 from pipeline.crew import Crew, Death
 from pipeline.decoding.inputs import Source
+from pipeline.failures import Failures
 from pipeline.graph import Plan
 from pipeline.host import worker_name
 from pipeline.metrics import CounterTable
+from pipeline.roster import Roster
+from pipeline.streams import StreamState
 from pipeline.topology import Stage
+from pipeline.totals import Counted
 from pipeline.transport.control import (
     AnyReport,
+    CameraState,
     Checkpoint,
     Close,
     EngineBuilt,
@@ -69,69 +94,24 @@ logger = logging.getLogger(__name__)
 
 _TICK_MS = 100
 _LEAVING_S = 5.0  # for processes that were told to leave; threads take as long as they take
-
-
-@dataclass(slots=True, kw_only=True)
-class StreamState:
-    """How one stream is doing; written by the supervisor alone."""
-
-    source: Source
-    facts: StreamFacts | None = None
-    started_s: float | None = None
-    ended_s: float | None = None
-    complete: bool = True
-    reason: str = ""
-    """Why it is not complete, for the user."""
-    trace: str = ""
-    """Where our own code failed, if it did."""
-    outputs: list[str] = field(default_factory=list)
-    working: set[str] = field(default_factory=set)
-    """Workers of the branch that have not ended."""
-    stopped: bool = False
-    """Whether its user asked for no more input."""
-    closing: bool = False
-    """Whether its branch was told to leave."""
-    answered: bool = False
-    """Whether the stage that reads from the trunk has all it needs and ended."""
-    checkpoint: Checkpoint | None = None
-    """Where a reader that takes the place of another begins."""
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds from its start to its end, or to now."""
-        if self.started_s is None:
-            return 0.0
-        return (self.ended_s or time.monotonic()) - self.started_s
-
-    @property
-    def fault(self) -> str:
-        """The reason, led by the stream's name where it does not name its source itself."""
-        if not self.reason or self.source.label in self.reason:
-            return self.reason
-        return f"{self.source.name}: {self.reason}"
-
-    def fail(self, reason: str, trace: str = "") -> None:
-        """Note the first thing that went wrong."""
-        if self.complete:
-            self.complete, self.reason, self.trace = False, reason, trace
+_ENDING_S = 10.0  # for a branch that is asked to end while others go on
+_MOST_REMEMBERED = 1000
 
 
 class Supervisor:
     """Runs a plan."""
 
-    def __init__(self, plan: Plan, counters: CounterTable) -> None:
-        self.streams: Mapping[str, StreamState] = {
-            name: StreamState(source=source) for name, source in plan.sources.items()
-        }
+    def __init__(self, plan: Plan, counters: CounterTable, sources: Sequence[Source] = ()) -> None:
         self.usage: dict[str, Mapping[str, int]] = {}
         """Where the time of each stage went, by worker."""
-        self.engines: list[EngineBuilt] = []
+        self.engines: deque[EngineBuilt] = deque(maxlen=_MOST_REMEMBERED)
         """What the trunk runs, in the order it was built."""
-        self.replaced: list[Death] = []
+        self.replaced: deque[Death] = deque(maxlen=_MOST_REMEMBERED)
         """The deaths that were made good."""
+        self.fault = ""
+        """What ended it, where that was no user."""
         self._parallel = plan.config.parallel
-        self._limits = plan.config.supervision
-        self._counters = counters
+        self._service = plan.service
         self._crew = Crew(plan, counters)
         self._graph = self._crew.graph
         self._from_trunk = {link for stage in self._graph.trunk for link in stage.writes}
@@ -139,85 +119,171 @@ class Supervisor:
         """The stage and the stream of each worker."""
         self._replacing: set[str] = set()
         """Workers that take the place of others, whose writers do not know them yet."""
-        self._deaths: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
+        self._failures = Failures(plan.config.supervision)
         self._stops = itertools.count()
         self._stop_level = 0
         self._stop_done = 0
+        self._branches = Branches(counters)
+        self._roster = Roster(sources, counters.room)
+        for source in sources:
+            self._branches.enrol(source)
+
+    @property
+    def streams(self) -> Mapping[str, StreamState]:
+        """The last branch of each stream, by the name its user gave it; for any thread to read."""
+        return self._branches.streams
 
     def stop(self) -> None:
         """End the run early; twice, at once. May be called from a signal handler."""
         self._stop_level = next(self._stops) + 1
+
+    def add(self, source: Source) -> None:
+        """Begin another stream; from any thread.
+
+        Raises:
+            CameraRefused: its name is taken, or there is no room.
+        """
+        self._roster.add(source)
+
+    def remove(self, name: str) -> None:
+        """End a stream in good order; from any thread.
+
+        Raises:
+            CameraRefused: there is none of this name.
+        """
+        self._roster.remove(name)
+
+    def replace(self, source: Source) -> None:
+        """End a stream in good order and begin it anew as it is now; from any thread.
+
+        Raises:
+            CameraRefused: there is none of this name.
+        """
+        self._roster.replace(source)
+
+    def counted(self) -> Mapping[str, Counted]:
+        """What every camera there is or was has counted, over all its branches."""
+        return self._branches.counted()
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> None:
         """Run every stream to its end; `on_tick` is called about ten times a second.
 
         How each stream ended stands in `streams`; nothing is raised for a stream's failure.
         """
-        waiting = deque(self.streams.values())
         try:
             self._start_trunk()
-            while waiting or self._live_streams():
-                self._start_streams(waiting)
+            while self._goes_on:
+                self._follow_roster()
+                self._start_streams()
                 for worker, report in self._crew.listen(_TICK_MS):
                     self._handle(worker, report)
                 for death in self._crew.deaths():
                     self._bury(death)
-                self._pass_on_stops(waiting)
+                self._pass_on_stops()
                 on_tick()
         finally:
             self._leave()
 
+    @property
+    def _goes_on(self) -> bool:
+        lasting = self._service is not None and not self._stop_level
+        return lasting or bool(self._branches.waiting or self._branches.working)
+
+    def _follow_roster(self) -> None:
+        """Make of what there is what is wanted."""
+        if self._stop_level:
+            return
+        wanted, now_s = self._roster.wanted, time.monotonic()
+        for name, state in self.streams.items():
+            if state.working and wanted.get(name) != state.source:
+                self._end_in_good_order(state, now_s)
+            elif not state.working and name not in wanted:
+                self._retire(state)
+        for name, source in wanted.items():
+            last = self.streams.get(name)
+            if last is None or _is_due(last, source, now_s):
+                if last is not None:
+                    self._retire(last)
+                self._branches.enrol(source)
+
+    def _end_in_good_order(self, state: StreamState, now_s: float) -> None:
+        if not state.stopped:
+            state.leave_by_s = now_s + _ENDING_S
+            self._stop_source(state)
+        elif now_s > state.leave_by_s and not state.closing:
+            state.fail(f"it did not end within {_ENDING_S:g} s of being asked to")
+            self._end_stream(state)
+
+    def _retire(self, state: StreamState) -> None:
+        """Let go of a branch that is gone."""
+        self._branches.retire(state)
+        stream = state.branch.stream
+        self._crew.forget(stream)
+        for stage in self._graph.branch:
+            worker = worker_name(stage.name, stream)
+            self._worker.pop(worker, None)
+            self.usage.pop(worker, None)
+            self._replacing.discard(worker)
+
     def _start_trunk(self) -> None:
         for group in self._graph.groups(self._graph.trunk):
-            self._start(group, "")
+            self._start(group, None)
 
-    def _start_streams(self, waiting: deque[StreamState]) -> None:
+    def _start_streams(self) -> None:
         """Begin cameras at once, and files while fewer than `parallel` are being read."""
         if self._stop_level:
             return
-        files = sum(not state.source.live for state in self._live_streams())
-        for state in tuple(waiting):
+        files = sum(not state.source.live for state in self._branches.working)
+        for state in tuple(self._branches.waiting):
             if not state.source.live and files >= self._parallel:
                 continue
             files += not state.source.live
-            waiting.remove(state)
+            self._branches.waiting.remove(state)
             state.started_s = time.monotonic()
             for group in self._graph.groups(self._graph.branch):
-                state.working.update(self._start(group, state.source.name))
+                state.working.update(self._start(group, state.branch))
 
     def _start(
-        self, group: str, stream: str, checkpoint: Checkpoint | None = None
-    ) -> tuple[str, ...]:
+        self, group: str, branch: Branch | None, checkpoint: Checkpoint | None = None
+    ) -> list[str]:
+        stream = branch.stream if branch else ""
         for stage in self._graph.group(group):
             self._worker[worker_name(stage.name, stream)] = (stage, stream)
-        return tuple(self._crew.start(group, stream, checkpoint))
+        return self._crew.start(group, branch, checkpoint)
 
     def _handle(self, worker: str, report: AnyReport) -> None:
         stage, stream = self._worker[worker]
+        state = self._branches.find(stream)
         match report:
             case Ready() if worker in self._replacing:
                 self._replacing.discard(worker)
                 self._introduce(stage, stream)
             case Finished(usage=usage):
                 self.usage[worker] = usage
-                if stream and any(link in stage.reads for link in self._from_trunk):
-                    self.streams[stream].answered = True
-                    self._forget(self.streams[stream])  # what still comes to it came twice
+                if state and any(link in stage.reads for link in self._from_trunk):
+                    state.answered = True
+                    self._forget(state)  # what still comes to it came twice
             case EngineBuilt():
                 self.engines.append(report)
-        if stream:
-            self._handle_branch(worker, self.streams[stream], report)
-        elif isinstance(report, Failed):
+        if state:
+            self._handle_branch(worker, state, report)
+        elif isinstance(report, Failed) and not self._give_up(worker, report):
             self._end_run(report.message, report.trace)
+
+    def _give_up(self, worker: str, report: Failed) -> bool:
+        """Have the process of a service's trunk replaced, if it has one."""
+        if self._service is None:
+            return False
+        if report.trace:
+            logger.error("%s", report.trace)
+        return self._crew.give_up(worker, report.message)
 
     def _handle_branch(self, worker: str, state: StreamState, report: AnyReport) -> None:
         match report:
-            case StreamFacts():
-                state.facts = report
-            case Checkpoint():
-                state.checkpoint = report
+            case StreamFacts() | CameraState() | Checkpoint():
+                state.note(report)
             case Enough():  # said again by a decoder that takes the place of this one
-                self._crew.tell(worker_name("source", state.source.name), Stop())
+                self._crew.tell(worker_name("source", state.branch.stream), Stop())
             case Incomplete(reason=reason):
                 state.fail(reason)
             case Failed():
@@ -236,7 +302,7 @@ class Supervisor:
     def _close_stream(self, state: StreamState) -> None:
         """The branch is gone: the trunk may forget it, its memory goes back."""
         state.ended_s = time.monotonic()
-        counters = self._counters[state.source.name]
+        counters = state.counters
         damaged = counters["dropped_corrupt"]
         if damaged and not state.source.live:
             state.fail(f"{damaged} of {counters['decoded']} frames are damaged and were left out")
@@ -245,12 +311,21 @@ class Supervisor:
             counters.num_in_flight,
         )
         self._forget(state)
-        self._crew.discard_pools(state.source.name)
+        self._crew.discard_pools(state.branch.stream)
+        if self._service is not None and not (state.complete or state.stopped):
+            self._plan_return(state, self._service.retry_failed_s)
+
+    def _plan_return(self, state: StreamState, pause_s: float) -> None:
+        """Settle when a branch that failed is begun anew."""
+        state.failed = state.failed or not self._failures.note("branch", state.source.name)
+        state.again_s = time.monotonic() + (pause_s if state.failed else 0)
+        after = f"in {pause_s:g} s" if state.failed else "now"
+        logger.warning("%s; it is begun anew %s", state.fault, after)
 
     def _forget(self, state: StreamState) -> None:
         """Have the trunk take what it sends to this stream as acknowledged from here on."""
         for stage in self._graph.trunk:
-            self._crew.tell(stage.name, Forget(stream=state.source.name))
+            self._crew.tell(stage.name, Forget(stream=state.branch.stream))
 
     def _bury(self, death: Death) -> None:
         """Replace a process that died, or end what cannot go on without it."""
@@ -261,39 +336,35 @@ class Supervisor:
         if not death.stream:
             self._replace_trunk(death)
             return
-        state = self.streams[death.stream]
+        state = self._branches.find(death.stream)
+        assert state is not None
         fatal = death.group == "sinks" or (death.group == "track" and not state.source.live)
-        if not (state.closing or fatal) and self._may_replace(death):
+        again = fatal or self._failures.note(death.group, state.source.name)
+        if again and not (state.closing or fatal):
             logger.warning("%s: %s: %s; replaced", death.stream, death.group, death.reason)
             self._replacing.update(lost)
             self.replaced.append(death)
-            state.working.update(self._start(death.group, death.stream, state.checkpoint))
+            state.working.update(self._start(death.group, state.branch, state.checkpoint))
             if state.stopped:
                 self._stop_source(state)
             return
+        state.failed = not again
         state.fail(f"the process of {', '.join(lost)} ended before its work did: {death.reason}")
         self._end_stream(state)
         self._leave_branch(state, lost)
 
     def _replace_trunk(self, death: Death) -> None:
-        if self._live_streams() and self._may_replace(death):
+        if self._goes_on and self._failures.note(death.group, ""):
             logger.warning("%s: %s; replaced", death.group, death.reason)
             lost = (worker_name(stage.name, "") for stage in self._graph.group(death.group))
             self._replacing.update(lost)
             self.replaced.append(death)
-            self._start(death.group, "")
-            for state in self._live_streams():
+            self._start(death.group, None)
+            for state in self._branches.working:
                 if state.answered:  # the one that died was told, this one was not
                     self._forget(state)
         else:
             self._end_run(f"the process of {death.group} ended before its work did: {death.reason}")
-
-    def _may_replace(self, death: Death) -> bool:
-        times, now_s = self._deaths[death.group, death.stream], time.monotonic()
-        times.append(now_s)
-        while times[0] < now_s - self._limits.restart_window_s:
-            times.popleft()
-        return len(times) < self._limits.restarts
 
     def _introduce(self, stage: Stage, stream: str) -> None:
         """Turn the writers of what a stage reads to the worker that is new in its place."""
@@ -304,13 +375,13 @@ class Supervisor:
             address = self._crew.address(link, stage, stream)
             streams = [stream]
             if not stream and writer in self._graph.branch:
-                streams = [state.source.name for state in self._live_streams()]
+                streams = [state.branch.stream for state in self._branches.working]
             for name in streams if writer in self._graph.branch else [""]:
                 self._crew.tell(worker_name(writer.name, name), Reconnect(address=address))
 
     def _stop_source(self, state: StreamState) -> None:
         state.stopped = True
-        self._crew.tell(worker_name("source", state.source.name), Stop())
+        self._crew.tell(worker_name("source", state.branch.stream), Stop())
 
     def _end_stream(self, state: StreamState) -> None:
         """Tell the rest of a branch to leave."""
@@ -319,27 +390,25 @@ class Supervisor:
             self._crew.tell(worker, Close())
 
     def _end_run(self, reason: str, trace: str = "") -> None:
+        self.fault = self.fault or reason
         for state in self.streams.values():
             if state.ended_s is None:
                 state.fail(reason, trace)
                 self._end_stream(state)
         self._stop_level = max(self._stop_level, 1)
 
-    def _pass_on_stops(self, waiting: deque[StreamState]) -> None:
+    def _pass_on_stops(self) -> None:
         if self._stop_done == self._stop_level:
             return
         self._stop_done = self._stop_level
-        while waiting:
-            waiting.popleft().fail("not started")
-        for state in self._live_streams():
+        while self._branches.waiting:
+            self._branches.waiting.popleft().fail("not started")
+        for state in self._branches.working:
             if self._stop_level == 1:
                 self._stop_source(state)
             else:
                 state.fail("ended at once")
                 self._end_stream(state)
-
-    def _live_streams(self) -> list[StreamState]:
-        return [state for state in self.streams.values() if state.working]
 
     def _leave(self) -> None:
         """End what still runs, then give back sockets and memory."""
@@ -355,3 +424,10 @@ class Supervisor:
             for _ in self._crew.deaths():
                 pass  # it was to leave anyway
         self._crew.close()
+
+
+def _is_due(last: StreamState, source: Source, now_s: float) -> bool:
+    """Whether a stream is begun anew, given how its last branch is."""
+    if last.ended_s is None:
+        return False
+    return last.stopped or last.source != source or now_s >= last.again_s

@@ -15,9 +15,9 @@ from model.config import Suppression
 from model.engines.contract import Engine
 from model.slicing import Region
 from pipeline.config import WorkerConfig
-from pipeline.host import Host, Surroundings
+from pipeline.host import Assignment, Host, Surroundings
 from pipeline.messages import Buffers, Found, Frame, Predictions
-from pipeline.stages.gate import BUDGETS_NS, Arrived, Gate
+from pipeline.stages.gate import Arrived, Gate
 from pipeline.stages.infer import Infer
 from pipeline.stages.suppress import Suppress
 from pipeline.topology import Addresses, Graph, Link, Stage, Worker
@@ -89,13 +89,13 @@ class Session:
         graph = _graph(
             config.credits,
             gate=lambda _: Gate(self._inbox, answer, config.credits),
-            infer=lambda _: Infer(partial(build_engine, config.model), BUDGETS_NS),
+            infer=lambda _: Infer(partial(build_engine, config.model)),
             suppress=lambda _: Suppress(order.suppression, order.class_ids),
         )
         addresses = Addresses(f"inproc://{uuid.uuid4().hex}")
         self._host = Host(Surroundings(context, addresses, graph, self._pools))
         for stage in graph.group("trunk"):
-            self._host.start(stage.name, "")
+            self._host.start(Assignment(stage=stage.name))
 
     def take(self, look: Look, pixels: memoryview) -> None:
         """Let a picture in.

@@ -40,14 +40,17 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A worker between links; `make` is called where the stage runs, with its stream's name."""
+    """A worker between links.
+
+    `make` is called where the stage runs, with its errand: what is only known when it begins.
+    """
 
     name: str
     group: str
     """Stages of one group share a process, where stages run in processes."""
     reads: tuple[Link, ...]
     writes: tuple[Link, ...]
-    make: Callable[[str], Worker]
+    make: Callable[[Any], Worker]
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,6 @@ class Setup:
     """What every process of a run is told first."""
 
     plan: "Plan"
-    streams: tuple[str, ...]
-    """In the order of the counters."""
     base: str
     """Where links meet, see `Addresses`."""
     log_level: int
@@ -134,7 +132,7 @@ def _work(setup: Setup, counters: int, lines: Lines, order: AnyOrder) -> None:
     from pipeline.transport.memory import PoolLine, Pools
 
     assert isinstance(order, Begin)
-    graph = video_graph(setup.plan, CounterTable(setup.streams, counters))
+    graph = video_graph(setup.plan, CounterTable(descriptor=counters))
     _show_as(next(stage.group for stage in graph.stages if stage.name == order.stage))
     pools = Pools(PoolLine(lines.pools))
     host = Host(Surroundings(zmq.Context(), Addresses(setup.base), graph, pools))
@@ -169,9 +167,18 @@ def _relay(host: "Host", pools: "Pools", control: socket.socket, supervisor: int
 
 
 def _obey(host: "Host", order: AnyOrder) -> None:
+    from pipeline.host import Assignment
+
     match order:
         case Begin():
-            host.start(order.stage, order.stream, order.checkpoint)
+            host.start(
+                Assignment(
+                    stage=order.stage,
+                    stream=order.stream,
+                    errand=pickle.loads(order.errand),
+                    checkpoint=order.checkpoint,
+                )
+            )
         case Tell():
             host.tell(order.worker, order.command)
 

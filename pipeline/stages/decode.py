@@ -67,7 +67,7 @@ class Decode:
         self._first_fault = ""
         self._damage = DamageWatch()
         self._freeze = FreezeWatch(config.frozen_s)
-        self._state = ""
+        self._is_frozen = False
         """What was last told of a camera's pictures."""
 
     def run(self, ports: Ports) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ class Decode:
             self._emit(ports, self._decoder.flush())
             self._discontinuity = True
         self._decoder = make_decoder(opened.parameters, live=self._live)
-        self._state = ""
+        self._is_frozen = False
         self._freeze.forget()
         self._preprocess.open(opened.parameters)
         self._clock.open(opened.frame_rate or _DEFAULT_RATE)
@@ -225,9 +225,8 @@ class Decode:
         if self._damage.shows_in(frame):
             return True
         frozen = self._freeze.is_frozen(frame, timed.captured_ns)
-        state = "frozen" if frozen else "live"
-        if state != self._state:
-            self._state = state
+        if frozen != self._is_frozen:
+            self._is_frozen = frozen
             reason = f"the same picture for {self._config.frozen_s:g} s" if frozen else ""
             ports.report(CameraState(state="frozen" if frozen else "live", reason=reason))
         return frozen

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """gate: pictures from another host into slots for infer, and what suppress found back out.
 
-A frame's index is its picture's number, and it counts as captured when its answer is of no more
-use, so that a budget of nothing drops the ones that are late.
+A frame's index is its picture's number; it expires when its answer is of no more use.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +14,7 @@ from pipeline.messages import Buffers, Found, Frame, Part
 from pipeline.transport.mailbox import Mailbox
 from pipeline.transport.pool import Pool
 from pipeline.transport.ports import Ports
-from pipeline.transport.wire import MOST_STREAMS, Look
-
-BUDGETS_NS: Mapping[str, int] = dict.fromkeys(map(str, range(MOST_STREAMS)), 0)
-"""For infer: frames are late from the time they carry."""
+from pipeline.transport.wire import Look
 
 _EVER_NS = 1 << 62
 _UINT8 = np.dtype(np.uint8)
@@ -73,7 +69,8 @@ class Gate:
             frame_index=look.number,
             pts_ns=0,
             duration_ns=0,
-            captured_ns=arrived.late_ns,
+            captured_ns=time.monotonic_ns(),
+            expires_ns=arrived.late_ns,
             image=lease.slot,
             source_hw=look.source_hw,
             regions=look.regions,

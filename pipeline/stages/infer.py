@@ -8,7 +8,7 @@ shape is built beside the ones that run. A frame is acknowledged when its tracks
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -59,10 +59,8 @@ class _Job:
 class Infer:
     """Runs engines over the frames of all streams."""
 
-    def __init__(self, build: BuildEngine, budget_ns: Mapping[str, int] | None = None) -> None:
+    def __init__(self, build: BuildEngine) -> None:
         self._build = build
-        self._budget_ns = budget_ns or {}
-        """Age from which a frame of a live stream is not worth a request, by stream."""
         self._lanes: dict[tuple[int, ...], _Lane] = {}
         self._done: deque[tuple[_Job, BaseException | None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -140,8 +138,7 @@ class Infer:
         def late(waiting: tuple[Delivery, np.ndarray]) -> bool:
             frame = waiting[0].message
             assert isinstance(frame, Frame)
-            budget_ns = self._budget_ns.get(frame.stream)
-            return budget_ns is not None and now_ns - frame.captured_ns > budget_ns
+            return frame.expires_ns is not None and now_ns > frame.expires_ns
 
         for delivery, _ in lane.waiting.remove(late):
             assert isinstance(delivery.message, Frame)

@@ -58,6 +58,8 @@ class Framing:
     """How parts of a frame are looked at beside the whole, if they are."""
     camera: CameraConfig = PLAIN
     """How its camera hangs, what of its picture the detector is shown, and what no one may see."""
+    budget_ns: int | None = None
+    """How old a frame may be and still be looked at; None for any age."""
 
 
 class Preprocess:
@@ -166,6 +168,7 @@ class Preprocess:
         regions = self._looks(timed.stream, source_hw)
         lease = self._image_lease(ports, timed.stream, len(regions))
         self._scaler.looks(frame, [_within(region, shown) for region in regions], lease.array)
+        budget_ns = self._framing.budget_ns
         message = Frame(
             **timing(timed),
             image=lease.slot,
@@ -173,6 +176,7 @@ class Preprocess:
             regions=regions,
             part=Part(picture_hw=self._scaler.upright_hw(frame), origin_xy=(shown.left, shown.top)),
             priority=self._framing.camera.priority,
+            expires_ns=None if budget_ns is None else timed.captured_ns + budget_ns,
         )
         ports.send("frames", message, lease=lease)
 

@@ -6,7 +6,7 @@ Pixels go there and boxes come back; tombstones and ends need no looking at and 
 held and can be sent again to a worker that comes back.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from pipeline.columns import detections_from_buffers
@@ -22,12 +22,8 @@ from pipeline.transport.uplink import Answer, Asked, Uplink
 class Remote:
     """Has a worker look at the frames of all streams."""
 
-    def __init__(
-        self, make_uplink: Callable[[], Uplink], budget_ns: Mapping[str, int] | None = None
-    ) -> None:
+    def __init__(self, make_uplink: Callable[[], Uplink]) -> None:
         self._uplink = make_uplink()
-        self._budget_ns = budget_ns or {}
-        """Age from which a frame of a live stream is not worth looking at, by stream."""
         self._asked: dict[int, Delivery] = {}
         self._next = 0
 
@@ -56,7 +52,6 @@ class Remote:
         number, self._next = self._next, self._next + 1
         self._asked[number] = delivery
         looks, height, width, channels = image.shape
-        budget_ns = self._budget_ns.get(message.stream)
         self._uplink.ask(
             Asked(
                 number=number,
@@ -66,7 +61,7 @@ class Remote:
                 source_hw=message.source_hw,
                 regions=message.regions,
                 priority=message.priority,
-                late_ns=None if budget_ns is None else message.captured_ns + budget_ns,
+                late_ns=message.expires_ns,
             )
         )
 

@@ -7,6 +7,7 @@ to a keyframe, and counted `late_packets`.
 """
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -20,10 +21,11 @@ from pipeline.decoding.inputs import Source
 from pipeline.decoding.media import OPEN_FACTOR, MediaFacts, MediaReader, RawPacket, Reader
 from pipeline.decoding.replay import ReplayReader
 from pipeline.decoding.ring import PacketRing
-from pipeline.errors import SourceError, SourceForbidden, SourceLost, SourceUnreadable
+from pipeline.errors import SourceError, SourceForbidden, SourceLost
 from pipeline.messages import Ended, Opened
 from pipeline.metrics import Counters
-from pipeline.transport.control import CameraCondition, CameraState, StreamFacts
+from pipeline.stages.watch import Watch
+from pipeline.transport.control import StreamFacts
 from pipeline.transport.ports import Ports
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,6 @@ _IDLE_S = 0.1
 _GRACE_S = 1.0
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.25, 2.0
 _RETRY_REFUSED_S = 30.0
-_STALLED = 0.4  # of the silence after which a camera is lost
 STOPPED = "stopped before its end"
 
 
@@ -102,10 +103,26 @@ class ReadFile:
 class ReadCamera:
     """Reads a live source until it is told to stop, and comes back to it for ever."""
 
-    def __init__(self, source: Source, config: SourceConfig, counters: Counters) -> None:
+    def __init__(
+        self,
+        source: Source,
+        config: SourceConfig,
+        counters: Counters,
+        *,
+        patience_s: float | None,
+    ) -> None:
+        """Make ready to read.
+
+        Args:
+            source: The camera.
+            config: How it is read.
+            counters: Of its stream.
+            patience_s: How long it may give no frame at all before it is given up; None for ever.
+        """
         self._source = source
         self._config = config
         self._counters = counters
+        self._patience_s = patience_s
         self._ring = PacketRing(max_bytes=config.ring_mib << 20)
         self._cursor = self._ring.follow(
             staleness_ns=round(config.staleness_s * 1e9 * _BEFORE_DECODING)
@@ -117,13 +134,12 @@ class ReadCamera:
         """The connection whose packets it is being sent."""
         self._came_before = counters["packets"] > 0  # to a process that died
         self._connected = self._came_before
-        self._give_up_s = time.monotonic() + config.open_timeout_s
+        self._give_up_s = math.inf if patience_s is None else time.monotonic() + patience_s
+        self._watch = Watch(counters, config.timeout_s)
         self._trouble = ""
-        self._state: CameraCondition | None = None
-        """What was last told of the camera."""
 
     def run(self, ports: Ports) -> tuple[str, ...]:
-        """Send packets; the first frame must come within `open_timeout_s`.
+        """Send packets; the first frame must come while there is patience.
 
         Raises:
             SourceError: the source never gave a frame.
@@ -131,11 +147,12 @@ class ReadCamera:
         pause_s = _RETRY_FIRST_S
         while not ports.stopping:
             given = self._cursor.given
-            self._tell(ports, "connecting")
+            self._watch.on_try(ports)
             try:
                 with closing(Connection(self._source.name, self._open)) as connection:
                     self._follow(ports, connection)
             except SourceError as error:
+                self._watch.on_error(ports, error)
                 if self._is_final(error):
                     raise
                 if self._cursor.given > given:
@@ -167,22 +184,8 @@ class ReadCamera:
                     assert facts is not None
                     self._ring.push(arrival, facts)
             silent_s = time.monotonic() - heard_s
-            if facts is not None:
-                self._tell_of_silence(ports, silent_s)
+            self._watch.look(ports, silent_s)
             self._check_patience(silent_s)
-
-    def _tell_of_silence(self, ports: Ports, silent_s: float) -> None:
-        """Tell of a pause that is longer than cameras make, and of its end."""
-        if silent_s > _STALLED * self._config.timeout_s:
-            self._tell(ports, "stalled", f"sent nothing for {silent_s:.1f} s")
-        elif self._state == "stalled":
-            self._tell(ports, "live")
-
-    def _tell(self, ports: Ports, state: CameraCondition, reason: str = "") -> None:
-        """Tell the supervisor of a state that is not the one before."""
-        if state != self._state:
-            self._state = state
-            ports.report(CameraState(state=state, reason=reason))
 
     def _arrivals(self, ports: Ports, connection: Connection, wait_s: float) -> list[Arrival]:
         """What has come from the camera after at most `wait_s`."""
@@ -232,8 +235,9 @@ class ReadCamera:
 
     def _is_final(self, error: SourceError) -> bool:
         """Whether a source that was never seen is given up."""
-        over = time.monotonic() >= self._give_up_s
-        return not self._seen and (over or not isinstance(error, SourceLost))
+        if self._seen or self._patience_s is None:
+            return False
+        return time.monotonic() >= self._give_up_s or not isinstance(error, SourceLost)
 
     def _check_patience(self, silent_s: float) -> None:
         """Break off what FFmpeg's own limits did not, as a name that is never resolved.
@@ -243,8 +247,7 @@ class ReadCamera:
         """
         label = self._source.label
         if not self._seen and time.monotonic() >= self._give_up_s:
-            limit_s = self._config.open_timeout_s
-            raise SourceLost(self._trouble or f"{label}: no frame within {limit_s:g} s")
+            raise SourceLost(self._trouble or f"{label}: no frame within {self._patience_s:g} s")
         if silent_s > OPEN_FACTOR * self._config.timeout_s + _GRACE_S:
             raise SourceLost(f"{label}: silent for {silent_s:.0f} s")
 
@@ -254,22 +257,12 @@ class ReadCamera:
             pause_s = _RETRY_REFUSED_S
         pause_s *= random.uniform(0.8, 1.0)
         self._trouble = str(error)
-        self._tell(ports, _state_after(error), str(error))
         logger.warning("%s: %s; trying again in %.2f s", self._source.name, error, pause_s)
         until_s = time.monotonic() + pause_s
         if not self._seen:
             until_s = min(until_s, self._give_up_s)
         while (left_s := until_s - time.monotonic()) > 0 and not ports.stopping:
             ports.wait(max(1, round(1000 * min(left_s, self._feed(ports)))))
-
-
-def _state_after(error: SourceError) -> CameraCondition:
-    match error:
-        case SourceForbidden():
-            return "wrong-credentials"
-        case SourceUnreadable():
-            return "unsupported"
-    return "lost"
 
 
 def _announce(ports: Ports, name: str, reader: Reader) -> None:

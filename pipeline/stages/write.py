@@ -9,6 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from pipeline.columns import tracks_from_buffers
 from pipeline.messages import Drawn, Ended, Tracked
 from pipeline.sinks.image import ImageWriter
@@ -59,13 +61,16 @@ class TextFiles:
 
 
 class HandOver:
-    """Calls a function with every frame's tracks."""
+    """Calls a function with every frame's tracks, under the name its user gave the stream."""
 
-    def __init__(self, take: Callable[[Tracked, Tracks], None]) -> None:
+    def __init__(self, take: Callable[[Tracked, Tracks], None], name: str) -> None:
         self._take = take
+        self._name = name
 
     def write(self, frame: Tracked, tracks: Tracks) -> None:
         """Hand one frame over."""
+        if frame.stream != self._name:
+            frame = msgspec.structs.replace(frame, stream=self._name)
         self._take(frame, tracks)
 
     def finish(self) -> tuple[str, ...]:

@@ -31,17 +31,6 @@ class StreamFacts(Report, frozen=True, kw_only=True, tag=True):
     duration_s: float
 
 
-class CameraState(Report, frozen=True, kw_only=True, tag=True):
-    """How a live source is doing from now on.
-
-    Its reader tells of the connection, its decoder of the pictures; the last word holds.
-    """
-
-    state: CameraCondition
-    reason: str
-    """For people, without credentials; empty where all is well."""
-
-
 class EngineBuilt(Report, frozen=True, kw_only=True, tag=True):
     """What an engine turned out to be."""
 
@@ -70,6 +59,17 @@ class Checkpoint(Report, frozen=True, kw_only=True, tag=True):
     undecodable: int
     """Packets before it that could not be decoded."""
     first_fault: str
+
+
+class CameraState(Report, frozen=True, kw_only=True, tag=True):
+    """How a camera is doing, said whenever it changes.
+
+    Its reader tells of the connection, its decoder of the pictures; the last word holds.
+    """
+
+    state: CameraCondition
+    reason: str
+    """Why, fit to be shown; empty where nothing is wrong."""
 
 
 class Enough(Report, frozen=True, kw_only=True, tag=True):

@@ -91,6 +91,12 @@ class PoolDesk:
         with self._lock:
             self._close(_named(name, self._files))
 
+    def forget(self, folder: str) -> None:
+        """Keep no account of the names in a folder that were used; they do not come again."""
+        with self._lock:
+            for name in _named(folder, tuple(self._uses)):
+                del self._uses[name]
+
     def disown(self, owner: str) -> tuple[str, ...]:
         """Give up the pools of a process that died, and say which they were."""
         with self._lock:

@@ -6,6 +6,7 @@ credit, and the rest, which is work.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from pipeline.transport.pool import Lease, Pool
 Context = zmq.Context[zmq.Socket[bytes]]
 FOREVER_MS = -1
 _TRUNK = ""  # in the place of a stream's name
+_MOST_GONE = 1000
 
 
 class ClosedDown(Exception):  # noqa: N818 - it is an order, not an error
@@ -83,7 +85,8 @@ class Ports:
         self._routes = routes
         self._outlets: dict[str, Outlet] = {}
         self._connections: dict[tuple[str, str], tuple[Outlet, ...]] = {}
-        self._gone: set[str] = set()
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        """Streams whose branches are gone, the last ones: what is late is not late for long."""
         self._inlets = {
             link_name: Inlet(context, address, link.depth)
             for link_name, (link, address) in inlets.items()
@@ -203,7 +206,9 @@ class Ports:
         Readers in the trunk are still there: what they were sent they answer, and until then they
         may look at its slots.
         """
-        self._gone.add(stream)
+        self._gone[stream] = None
+        if len(self._gone) > _MOST_GONE:
+            self._gone.popitem(last=False)
         self.pools.forget(f"{stream}/")
         for link, route in self._routes.items():
             self._connections.pop((link, stream), None)
@@ -220,10 +225,12 @@ class Ports:
 
     def _connected(self, link: str, stream: str) -> tuple[Outlet, ...]:
         """The connections that carry a stream's messages of a link, made when first asked for."""
+        if stream in self._gone:
+            return ()
         outlets = self._connections.get((link, stream))
         if outlets is None:
             route = self._routes[link]
-            addresses = () if stream in self._gone else route.addresses(stream)
+            addresses = route.addresses(stream)
             outlets = tuple(self._outlet(route.link, address) for address in addresses)
             self._connections[link, stream] = outlets
         return outlets

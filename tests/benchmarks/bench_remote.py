@@ -28,7 +28,7 @@ from model.config import ModelConfig, Suppression
 from model.engines.contract import Done
 from model.slicing import Region
 from pipeline.config import RemoteConfig, WorkerConfig
-from pipeline.host import Host, Surroundings
+from pipeline.host import Assignment, Host, Surroundings
 from pipeline.messages import Ended, Found, Frame, Predictions
 from pipeline.stages.infer import Infer
 from pipeline.stages.remote import Remote
@@ -135,7 +135,7 @@ def measure(trunk: tuple[Stage, ...], runs: int) -> dict[str, float]:
     around = Surroundings(context, Addresses(f"inproc://{uuid.uuid4().hex}"), graph, Pools(desk))
     host = Host(around)
     for stage in graph.stages:
-        host.start(stage.name, "")
+        host.start(Assignment(stage=stage.name))
     while host.working:
         host.pollable.poll(1000)
         for worker, report in host.hear():

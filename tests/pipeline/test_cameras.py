@@ -699,7 +699,7 @@ def test_a_camera_that_is_silent_or_shows_one_picture_for_ever_is_told_of(
         lambda: states()[-1] == "live", lambda: None
     ).run()
     assert states()[:3] == ["connecting", "live", "stalled"]
-    assert states()[states().index("frozen") :][-2:] == ["connecting", "live"]
+    assert states()[states().index("frozen") :][-2:] == ["lost", "live"]
     assert all(bool(one.reason) == (one.state not in ("connecting", "live")) for one in told)
     assert counters["dropped_corrupt"] > 0
     assert counters.num_in_flight == 0
