@@ -120,7 +120,7 @@ def run(
     summary.json.
 
     Args:
-        sources: Files, globs, folders, images, or rtsp:// addresses.
+        sources: Files, globs, folders, images, cameras (rtsp://, http://, 0), or gst:PIPELINE.
         options: Settings that have an option of their own.
         config: Settings as YAML.
         assign: Any setting as name=value, for example suppression.max_iou=0.6.

@@ -206,7 +206,7 @@ def test_many_broken_files_are_told_in_four_lines(call: Call, tmp_path: Path) ->
     [
         (["nowhere.mp4"], "no such file"),
         (["*.none"], "no video or image matches"),
-        (["http://host/x.m3u8"], "cannot read this kind of address"),
+        (["ftp://host/x.m3u8"], "cannot read this kind of address"),
         ([], "no source named"),
     ],
     ids=["missing", "glob", "scheme", "none"],
