@@ -11,6 +11,7 @@ COMMANDS = {
     "run": ("pipeline.cli:run", "Detect and track in files, images and cameras."),
     "bench": ("pipeline.bench.cli:bench", "Measure how fast this machine is, and what limits it."),
     "check": ("pipeline.cli:check", "Validate settings and print the graph they make."),
+    "init": ("pipeline.cli:init", "Look at a camera and print its settings."),
     "worker": ("pipeline.cli:worker", "Find boxes for clients on other hosts."),
     "keys": ("pipeline.cli:keys", "Make a pair of keys for a worker or a client."),
     "doctor": ("pipeline.cli:doctor", "Say what this machine can do and what it lacks."),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sightline run, check, doctor, worker, keys: parse, call, print."""
+"""sightline run, check, doctor, init, worker, keys: parse, call, print."""
 
 import json
 import logging
@@ -17,9 +17,18 @@ from rich.console import Console
 
 from model.config import load_settings
 from model.engines import build_engine
-from pipeline.config import GateConfig, PipelineConfig, Placement, TrackerKind, WorkerConfig
+from pipeline.config import (
+    GateConfig,
+    PipelineConfig,
+    Placement,
+    SourceConfig,
+    TrackerKind,
+    WorkerConfig,
+)
 from pipeline.doctor import examine
+from pipeline.errors import OutputRefused
 from pipeline.job import Job, describe_graph
+from pipeline.probe import probe, settings_lines
 from pipeline.progress import Progress, closing_lines
 from pipeline.station import Station
 from pipeline.transport.curve import make_keys
@@ -111,7 +120,7 @@ def run(
     summary.json.
 
     Args:
-        sources: Files, globs, folders, images, or rtsp:// addresses.
+        sources: Files, globs, folders, images, cameras (rtsp://, http://, 0), or gst:PIPELINE.
         options: Settings that have an option of their own.
         config: Settings as YAML.
         assign: Any setting as name=value, for example suppression.max_iou=0.6.
@@ -158,6 +167,40 @@ def doctor() -> int:
         mark = "[green]ok[/]     " if finding.present else "[yellow]missing[/]"
         console.print(f"{mark} {finding.name:<12} {finding.detail}", highlight=False)
     return 0 if all(finding.present or finding.optional for finding in findings) else FAILED
+
+
+def init(
+    address: str,
+    *,
+    name: str | None = None,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+) -> int:
+    """Look at a camera for some seconds and print its settings for `sightline serve`.
+
+    Passwords are neither printed nor written: the settings name a variable of the environment for
+    each, and a line says which to set.
+
+    Args:
+        address: rtsp://, rtsps://, http:// or https://, or a device; ${NAME} in it stands for a
+            variable, so that a password need not be typed where others see it.
+        name: What the camera is to be called; without it, a name from the address.
+        output: File to write the settings into, which must not exist.
+    """
+    probed = probe(address, SourceConfig())
+    lines = settings_lines(probed, address, name or probed.source.name)
+    if output is None:
+        print(lines, end="")
+        return 0
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(lines)
+    except FileExistsError:
+        raise OutputRefused(f"{output}: exists; name another file, or remove it") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputRefused(f"{output}: cannot be written ({reason})") from None
+    print(f"{output}: written")
+    return 0
 
 
 def worker(
