@@ -25,6 +25,7 @@ from pipeline.branch import Branch
 from pipeline.graph import Plan, video_graph
 from pipeline.host import Assignment, Host, Surroundings, worker_name
 from pipeline.metrics import CounterTable
+from pipeline.models import ModelInUse
 from pipeline.topology import Addresses, Link, Stage
 from pipeline.transport.control import AnyCommand, AnyReport, Checkpoint, Failed, Finished
 from pipeline.transport.memory import PoolDesk, Pools
@@ -141,12 +142,12 @@ class Crew:
         self._dead: list[WorkerProcess] = []
 
     def start(
-        self, group: str, branch: Branch | None, checkpoint: Checkpoint | None = None
+        self, group: str, errand: Branch | ModelInUse, checkpoint: Checkpoint | None = None
     ) -> list[str]:
-        """Start the stages of a group, for a branch or in the trunk; who they are."""
-        stream = branch.stream if branch else ""
+        """Start the stages of a group, for a branch, or in the trunk for a model; who they are."""
+        stream = errand.stream if isinstance(errand, Branch) else ""
         jobs = [
-            Assignment(stage=stage.name, stream=stream, errand=branch, checkpoint=checkpoint)
+            Assignment(stage=stage.name, stream=stream, errand=errand, checkpoint=checkpoint)
             for stage in self.graph.group(group)
         ]
         workers = [worker_name(job.stage, stream) for job in jobs]

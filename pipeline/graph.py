@@ -30,6 +30,7 @@ from pipeline.decoding.motion import MotionGate
 from pipeline.drawing.drawer import Drawer
 from pipeline.messages import Drawn, Found, Frame, Packet, Picture, Predictions, Tracked
 from pipeline.metrics import CounterTable
+from pipeline.models import ModelInUse
 from pipeline.nv12 import Matrix
 from pipeline.outputs import Outputs
 from pipeline.stages.annotate import Annotate
@@ -123,13 +124,13 @@ class _Makers:
         self._counters = counters
         self._config = plan.config
 
-    def infer(self, _: None) -> Worker:
-        return Infer(partial(self._plan.build_engine, self._config.model))
+    def infer(self, model: ModelInUse) -> Worker:
+        return Infer(self._plan.build_engine, model)
 
-    def suppress(self, _: None) -> Worker:
+    def suppress(self, _: ModelInUse) -> Worker:
         return Suppress(self._plan.floor, self._plan.class_ids)
 
-    def remote(self, _: None) -> Worker:
+    def remote(self, _: ModelInUse) -> Worker:
         remote, weights = self._config.remote, self._config.model.weights
         assert remote is not None
         assert weights is not None

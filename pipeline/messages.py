@@ -135,6 +135,10 @@ class Predictions(Timed, frozen=True, kw_only=True, tag=True):
     canvas_hw: tuple[int, int]
     regions: tuple[Region, ...]
     part: Part
+    model: int = 0
+    """The number of the model that said it: 0 for the first, one more for each tried since."""
+    class_map: tuple[int, ...] | None = None
+    """Our number of each class of that model, negative for none; None where they are the same."""
 
 
 class Found(Timed, frozen=True, kw_only=True, tag=True):
@@ -145,12 +149,17 @@ class Found(Timed, frozen=True, kw_only=True, tag=True):
 
     part: Part
 
+    model: int = 0
+    """The number of the model that found them."""
+
 
 class Tracked(Timed, frozen=True, kw_only=True, tag=True):
     """Tracks of one frame; xyxy, score, class_id and track_id ride beside the header."""
 
     predicted: bool = False
     """Whether they were carried over from the frames before, not detected in this one."""
+    model: int = 0
+    """The number of the model that found them; 0 where nobody looked."""
 
 
 class Drawn(Timed, frozen=True, kw_only=True, tag=True):

@@ -43,6 +43,14 @@ Streams come and go (`add`, `remove`, `replace`, from any thread):
 14. What a branch has counted is kept for its camera's totals when it is gone, and its row of the
     counters is free. There are never more branches than rows: who comes too early waits.
 
+The model may change at run time (`swap_model`):
+
+17. The new one is built and warmed for every shape in use beside the one that runs. Then all frames
+    go to it, from one to the next: those under way are finished by the old one, none is looked at
+    by both, and tracks go on. If building, warming or one of its first 8 results fails, or its
+    process dies over it, the old one runs on and the reason is told. A trunk that is replaced runs
+    the model in use.
+
 Where the plan is a service:
 
 15. It does not end with its streams, only when it is asked to stop, or by its trunk as in 4 and 11;
@@ -58,8 +66,11 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
 
+from model.errors import ConfigError
 from pipeline.branch import Branch
 from pipeline.branches import Branches
 from pipeline.crew import Crew, Death
@@ -68,8 +79,10 @@ from pipeline.failures import Failures
 from pipeline.graph import Plan
 from pipeline.host import worker_name
 from pipeline.metrics import CounterTable
+from pipeline.models import ModelInUse, successor
 from pipeline.roster import Roster
 from pipeline.streams import StreamState
+from pipeline.swapping import Swapping
 from pipeline.topology import Stage
 from pipeline.totals import Counted
 from pipeline.transport.control import (
@@ -83,10 +96,12 @@ from pipeline.transport.control import (
     Finished,
     Forget,
     Incomplete,
+    ModelSwapped,
     Ready,
     Reconnect,
     Stop,
     StreamFacts,
+    SwapFailed,
     Unmap,
 )
 
@@ -111,7 +126,9 @@ class Supervisor:
         self.fault = ""
         """What ended it, where that was no user."""
         self._parallel = plan.config.parallel
+        self._plan = plan
         self._service = plan.service
+        self._swapping = Swapping(ModelInUse(config=plan.config.model))
         self._crew = Crew(plan, counters)
         self._graph = self._crew.graph
         self._from_trunk = {link for stage in self._graph.trunk for link in stage.writes}
@@ -161,6 +178,28 @@ class Supervisor:
         """
         self._roster.replace(source)
 
+    def swap_model(self, weights: Path) -> Future[ModelInUse]:
+        """Have other weights take the place of those that run; from any thread.
+
+        The future gives the model once its first results are as they should be, or an
+        `EngineError` that says why those before run on.
+
+        Raises:
+            ModelError: the file cannot be read or run, lacks classes that are looked for, or
+                another swap is under way.
+        """
+        config = self._plan.config
+        if config.remote is not None:
+            raise ConfigError(f"{weights}: boxes are found on another host; change the model there")
+        asked = _asked_classes(self._plan, self._roster.wanted.values())
+        model = self._swapping.in_use.config
+        return self._swapping.ask(successor(model, weights, self._plan.classes, asked))
+
+    @property
+    def model(self) -> ModelInUse:
+        """What the trunk runs."""
+        return self._swapping.in_use
+
     def counted(self) -> Mapping[str, Counted]:
         """What every camera there is or was has counted, over all its branches."""
         return self._branches.counted()
@@ -174,6 +213,8 @@ class Supervisor:
             self._start_trunk()
             while self._goes_on:
                 self._follow_roster()
+                if (order := self._swapping.order()) is not None:
+                    self._crew.tell("infer", order)
                 self._start_streams()
                 for worker, report in self._crew.listen(_TICK_MS):
                     self._handle(worker, report)
@@ -227,7 +268,7 @@ class Supervisor:
 
     def _start_trunk(self) -> None:
         for group in self._graph.groups(self._graph.trunk):
-            self._start(group, None)
+            self._start(group, self._swapping.in_use)
 
     def _start_streams(self) -> None:
         """Begin cameras at once, and files while fewer than `parallel` are being read."""
@@ -244,12 +285,12 @@ class Supervisor:
                 state.working.update(self._start(group, state.branch))
 
     def _start(
-        self, group: str, branch: Branch | None, checkpoint: Checkpoint | None = None
+        self, group: str, errand: Branch | ModelInUse, checkpoint: Checkpoint | None = None
     ) -> list[str]:
-        stream = branch.stream if branch else ""
+        stream = errand.stream if isinstance(errand, Branch) else ""
         for stage in self._graph.group(group):
             self._worker[worker_name(stage.name, stream)] = (stage, stream)
-        return self._crew.start(group, branch, checkpoint)
+        return self._crew.start(group, errand, checkpoint)
 
     def _handle(self, worker: str, report: AnyReport) -> None:
         stage, stream = self._worker[worker]
@@ -265,6 +306,8 @@ class Supervisor:
                     self._forget(state)  # what still comes to it came twice
             case EngineBuilt():
                 self.engines.append(report)
+            case ModelSwapped() | SwapFailed():
+                self._swapping.on_report(report)
         if state:
             self._handle_branch(worker, state, report)
         elif isinstance(report, Failed) and not self._give_up(worker, report):
@@ -359,7 +402,8 @@ class Supervisor:
             lost = (worker_name(stage.name, "") for stage in self._graph.group(death.group))
             self._replacing.update(lost)
             self.replaced.append(death)
-            self._start(death.group, None)
+            self._swapping.on_trunk_lost(death.reason)
+            self._start(death.group, self._swapping.in_use)
             for state in self._branches.working:
                 if state.answered:  # the one that died was told, this one was not
                     self._forget(state)
@@ -412,6 +456,7 @@ class Supervisor:
 
     def _leave(self) -> None:
         """End what still runs, then give back sockets and memory."""
+        self._swapping.fail("the run is over")
         for worker in self._crew.working:
             self._crew.tell(worker, Close())
         until_s = time.monotonic() + _LEAVING_S
@@ -424,6 +469,17 @@ class Supervisor:
             for _ in self._crew.deaths():
                 pass  # it was to leave anyway
         self._crew.close()
+
+
+def _asked_classes(plan: Plan, sources: Iterable[Source]) -> set[str]:
+    """The classes somebody looks for: by name, or all of them."""
+    asked = set(plan.config.classes or plan.classes)
+    cameras = [source.camera for source in sources]
+    if cameras and all(camera.classes for camera in cameras):
+        asked = set()
+    for camera in cameras:
+        asked.update(camera.classes, camera.scores)
+    return asked
 
 
 def _is_due(last: StreamState, source: Source, now_s: float) -> bool:

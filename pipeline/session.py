@@ -7,7 +7,6 @@ The engines are the client's alone and go with it.
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import zmq
 
@@ -17,6 +16,7 @@ from model.slicing import Region
 from pipeline.config import WorkerConfig
 from pipeline.host import Assignment, Host, Surroundings
 from pipeline.messages import Buffers, Found, Frame, Predictions
+from pipeline.models import ModelInUse
 from pipeline.stages.gate import Arrived, Gate
 from pipeline.stages.infer import Infer
 from pipeline.stages.suppress import Suppress
@@ -89,7 +89,7 @@ class Session:
         graph = _graph(
             config.credits,
             gate=lambda _: Gate(self._inbox, answer, config.credits),
-            infer=lambda _: Infer(partial(build_engine, config.model)),
+            infer=lambda _: Infer(build_engine, ModelInUse(config=config.model)),
             suppress=lambda _: Suppress(order.suppression, order.class_ids),
         )
         addresses = Addresses(f"inproc://{uuid.uuid4().hex}")

@@ -3,6 +3,10 @@
 
 Requests end in any order; what follows puts each stream back into its own. An engine for a new
 shape is built beside the ones that run. A frame is acknowledged when its tracks are safe.
+
+Another model is built and warmed for every shape in use beside the one that runs. From one frame to
+the next all go to the new one; what the old one has under way it finishes. Should one of the first
+results be bad, its frame and all that follow go to the old one, which was kept.
 """
 
 import os
@@ -11,58 +15,43 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import numpy as np
 
+from model.config import ModelConfig
 from model.engines.contract import Engine
-from pipeline.errors import StageError
-from pipeline.fairness import FairQueue
+from pipeline.errors import PipelineError, StageError
 from pipeline.messages import Dropped, Frame, Predictions, timing
-from pipeline.transport.control import EngineBuilt
+from pipeline.models import ModelInUse
+from pipeline.stages.lanes import Job, Lane, Runner, Shape
+from pipeline.stages.trial import Trial, check_result, close_built, say, warm
+from pipeline.transport.control import EngineBuilt, ModelSwapped, SwapFailed, SwapModel
 from pipeline.transport.links import Delivery
-from pipeline.transport.pool import Lease, Pool, SlotGone
+from pipeline.transport.pool import SlotGone
 from pipeline.transport.ports import Ports
 
-_FLOAT32 = np.dtype(np.float32)
 _MOST_LANES = 8  # engines kept ready; each holds its weights and its activations
-_SPARE_SLOTS = 2  # results that may wait for the next stage while every request runs
 
 BuildEngine = Callable[..., Engine]
-"""An engine for pictures of `image_hw`, their height and width, `batch` looks at a time."""
-
-
-@dataclass(slots=True)
-class _Lane:
-    """The frames of one shape and the engine for them."""
-
-    engine: Future[Engine]
-    begun_s: float
-    waiting: FairQueue[tuple[Delivery, np.ndarray]] = field(default_factory=FairQueue)
-    num_running: int = 0
-    results: Pool | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits, runs, or is still being read."""
-        reading = self.results is not None and self.results.num_held > 0
-        return self.engine.done() and not (self.waiting or self.num_running or reading)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    lane: _Lane
-    delivery: Delivery
-    lease: Lease
+"""An engine of a model for pictures of `image_hw`, height and width, `batch` looks at a time."""
 
 
 class Infer:
     """Runs engines over the frames of all streams."""
 
-    def __init__(self, build: BuildEngine) -> None:
+    def __init__(self, build: BuildEngine, model: ModelInUse) -> None:
         self._build = build
-        self._lanes: dict[tuple[int, ...], _Lane] = {}
-        self._done: deque[tuple[_Job, BaseException | None]] = deque()
+        self._model = model
+        """What frames are given to."""
+        self._before = model
+        """What ran before it, while it is on trial."""
+        self._trial: Trial | None = None
+        self._lanes: dict[Shape, Lane] = {}
+        self._retiring: list[Runner] = []
+        """Runners that get no more frames."""
+        self._distrusted: set[int] = set()
+        """Models that failed their trial; frames they fail at are looked at again."""
+        self._done: deque[tuple[Job, BaseException | None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._builder = ThreadPoolExecutor(1, "build-engine")
 
@@ -76,7 +65,9 @@ class Infer:
                 with suppress(BlockingIOError):  # not every return is because of it
                     os.eventfd_read(self._wake)
                 self._send_results(ports)
+                self._advance_trial(ports)
                 self._start_requests(ports)
+                self._close_retired(ports)
         finally:
             self._close()
 
@@ -90,48 +81,61 @@ class Infer:
         except SlotGone:  # its stream ended, or its decoder died and the next one sends it again
             delivery.acknowledge()
             return
-        shape = message.image.shape
-        if shape not in self._lanes:
-            self._make_room(ports)
-            looks, height, width, _ = shape
-            engine = self._builder.submit(self._build, image_hw=(height, width), batch=looks)
-            engine.add_done_callback(lambda _: os.eventfd_write(self._wake, 1))
-            self._lanes[shape] = _Lane(engine, time.monotonic())
-        waiting = self._lanes[shape].waiting
+        waiting = self._lane(message.image.shape).waiting
         waiting.put(message.stream, (delivery, images), message.priority)
 
-    def _make_room(self, ports: Ports) -> None:
-        """Close engines that nobody uses, the oldest first, where there are too many."""
+    def _lane(self, shape: Shape) -> Lane:
+        """The lane for a shape, made when its first frame comes."""
+        if shape not in self._lanes:
+            self._make_room()
+            self._lanes[shape] = Lane(self._submit(self._model, shape))
+        return self._lanes[shape]
+
+    def _submit(self, model: ModelInUse, shape: Shape, *, warmed: bool = False) -> Future[Engine]:
+        """Have an engine built beside the ones that run."""
+        looks, height, width, _ = shape
+
+        def build() -> Engine:
+            engine = self._build(model.config, image_hw=(height, width), batch=looks)
+            return warm(engine, model) if warmed else engine
+
+        engine = self._builder.submit(build)
+        engine.add_done_callback(lambda _: self._wake_up())
+        return engine
+
+    def _wake_up(self) -> None:
+        os.eventfd_write(self._wake, 1)
+
+    def _make_room(self) -> None:
+        """Give up engines that nobody uses, the oldest first, where there are too many."""
         idle = [shape for shape, lane in self._lanes.items() if lane.idle]
         for shape in idle[: len(self._lanes) - _MOST_LANES + 1]:
             lane = self._lanes.pop(shape)
-            lane.engine.result().close()
-            if lane.results is not None:
-                ports.pools.discard(lane.results.name)
+            self._retiring += [each for each in (lane.runner, lane.before) if each is not None]
 
     def _start_requests(self, ports: Ports) -> None:
         for lane in self._lanes.values():
-            if not lane.engine.done():
+            runner = lane.runner or self._first_runner(ports, lane)
+            if runner is None:
                 continue
-            engine = lane.engine.result()
-            if lane.results is None:
-                _report(ports, engine, time.monotonic() - lane.begun_s)
-                # no stream's name holds a slash, so no stream that ends takes this pool with it
-                lane.results = ports.pools.create(
-                    "/predictions/" + "x".join(map(str, engine.input_shape[:3])),
-                    engine.output_shape,
-                    _FLOAT32,
-                    engine.num_requests + _SPARE_SLOTS,
-                )
             self._drop_late(ports, lane)
-            while lane.waiting and lane.num_running < engine.num_requests:
-                lease = lane.results.lease()
-                if lease is None:
-                    break
+            while lane.waiting and (lease := runner.lease()) is not None:
                 delivery, images = lane.waiting.take()
-                self._start(engine, _Job(lane, delivery, lease), images)
+                self._start(Job(runner, delivery, images, lease))
 
-    def _drop_late(self, ports: Ports, lane: _Lane) -> None:
+    def _first_runner(self, ports: Ports, lane: Lane) -> Runner | None:
+        """The engine of a lane, once it is built."""
+        if not lane.building.done():
+            return None
+        error = lane.building.exception()
+        if error is not None and self._trial is not None and self._trial.switched:
+            self._roll_back(ports, say(error))
+            return lane.runner
+        lane.runner = Runner(lane.building.result(), self._model, ports.pools)
+        _report(ports, lane.runner, time.monotonic() - lane.begun_s)
+        return lane.runner
+
+    def _drop_late(self, ports: Ports, lane: Lane) -> None:
         """Leave tombstones for frames that waited too long, before they cost a request."""
         now_ns = time.monotonic_ns()
 
@@ -145,24 +149,24 @@ class Infer:
             dropped = Dropped(**timing(delivery.message), cause="late")
             ports.send("predictions", dropped, on_acknowledged=delivery.acknowledge)
 
-    def _start(self, engine: Engine, job: _Job, images: np.ndarray) -> None:
+    def _start(self, job: Job) -> None:
         def on_done(error: BaseException | None) -> None:
             self._done.append((job, error))
-            os.eventfd_write(self._wake, 1)
+            self._wake_up()
 
-        job.lane.num_running += 1
-        engine.start(images, job.lease.array, on_done)
+        job.runner.num_running += 1
+        job.runner.engine.start(job.images, job.lease.array, on_done)
 
     def _send_results(self, ports: Ports) -> None:
         while self._done:
             job, error = self._done.popleft()
-            job.lane.num_running -= 1
+            job.runner.num_running -= 1
             message = job.delivery.message
             assert isinstance(message, Frame)
+            error = error or self._fault_on_trial(job)
             if error is not None:
-                raise StageError(
-                    f"{message.stream}: frame {message.frame_index}: the engine failed: {error}"
-                ) from error
+                self._look_again(ports, job, message, error)
+                continue
             _, height, width, _ = message.image.shape
             ports.send(
                 "predictions",
@@ -172,25 +176,161 @@ class Infer:
                     canvas_hw=(height, width),
                     regions=message.regions,
                     part=message.part,
+                    model=job.runner.model.number,
+                    class_map=job.runner.model.class_map,
                 ),
                 lease=job.lease,
                 on_acknowledged=job.delivery.acknowledge,
             )
 
+    def _fault_on_trial(self, job: Job) -> StageError | None:
+        """What is wrong with a result of a model that is on trial."""
+        trial = self._trial
+        if trial is None or job.runner.model is not trial.model:
+            return None
+        try:
+            check_result(job.lease.array)
+        except StageError as fault:
+            return fault
+        trial.note_good()
+        return None
+
+    def _look_again(self, ports: Ports, job: Job, message: Frame, error: BaseException) -> None:
+        """Give a frame back to be looked at by the model before.
+
+        Raises:
+            StageError: there is none.
+        """
+        number = job.runner.model.number
+        if self._trial is not None and job.runner.model is self._trial.model:
+            self._roll_back(ports, f"its first results failed: {say(error)}")
+        elif number not in self._distrusted:
+            raise StageError(
+                f"{message.stream}: frame {message.frame_index}: the engine failed: {error}"
+            ) from error
+        job.lease.cancel()
+        waiting = self._lane(message.image.shape).waiting
+        waiting.put_back(message.stream, (job.delivery, job.images))
+
+    def _advance_trial(self, ports: Ports) -> None:
+        """Bring a swap of the model on by what has come true since."""
+        while ports.swaps:
+            self._begin_trial(ports, ports.swaps.popleft())
+        trial = self._trial
+        if trial is None:
+            return
+        if trial.switched:
+            if trial.passed:
+                self._settle(ports, trial)
+            return
+        for shape in self._lanes:
+            trial.build(shape)
+        if trial.fault:
+            self._refuse(ports, trial, trial.fault)
+        elif trial.built and all(lane.building.done() for lane in self._lanes.values()):
+            self._switch(ports, trial)
+
+    def _begin_trial(self, ports: Ports, order: SwapModel) -> None:
+        config = ModelConfig.model_validate(order.config)
+        model = ModelInUse(number=order.number, config=config, class_map=order.class_map)
+        if self._trial is not None:
+            ports.report(SwapFailed(number=model.number, reason="another model is on trial"))
+            return
+
+        def submit(model: ModelInUse, shape: Shape) -> Future[Engine]:
+            return self._submit(model, shape, warmed=True)
+
+        self._trial = Trial(model, submit)
+        if not self._lanes:  # no frame has come yet: see at least that it runs
+            self._trial.build((1, config.image_size, config.image_size, 3))
+
+    def _switch(self, ports: Ports, trial: Trial) -> None:
+        """Give every frame from here on to the new model."""
+        runners: dict[Shape, Runner] = {}
+        for shape in self._lanes:
+            built = trial.take(shape)
+            try:
+                runners[shape] = Runner(built.result(), trial.model, ports.pools)
+            except PipelineError as no_room:
+                built.add_done_callback(close_built)
+                self._retiring += runners.values()
+                self._refuse(ports, trial, say(no_room))
+                return
+        for shape, lane in self._lanes.items():
+            lane.before = lane.runner or Runner(lane.building.result(), self._model, ports.pools)
+            lane.runner = runners[shape]
+            _report(ports, lane.runner, time.monotonic() - trial.begun_s)
+        self._before, self._model = self._model, trial.model
+        trial.begin(self._wake_up)
+        if not self._lanes:
+            self._settle(ports, trial)
+
+    def _refuse(self, ports: Ports, trial: Trial, reason: str) -> None:
+        self._trial = None
+        trial.close()
+        ports.report(SwapFailed(number=trial.model.number, reason=reason))
+
+    def _roll_back(self, ports: Ports, reason: str) -> None:
+        """Give every frame from here on to the model before."""
+        trial, self._model = self._trial, self._before
+        assert trial is not None
+        self._distrusted = {trial.model.number}
+        for shape, lane in self._lanes.items():
+            if lane.runner is not None:
+                self._retiring.append(lane.runner)
+            lane.runner, lane.before = lane.before, None
+            if lane.runner is None:  # a shape that came during the trial
+                lane.building.add_done_callback(close_built)
+                lane.building = self._submit(self._model, shape)
+        self._refuse(ports, trial, reason)
+
+    def _settle(self, ports: Ports, trial: Trial) -> None:
+        """Keep the new model and let go of the one before."""
+        self._trial = None
+        trial.close()
+        for lane in self._lanes.values():
+            if lane.before is not None:
+                self._retiring.append(lane.before)
+                lane.before = None
+        ports.report(ModelSwapped(number=trial.model.number))
+
+    def _close_retired(self, ports: Ports) -> None:
+        for runner in [runner for runner in self._retiring if runner.idle]:
+            self._retiring.remove(runner)
+            ports.pools.discard(runner.results.name)
+            self._close_beside(runner.engine)
+
+    def _close_beside(self, engine: Engine) -> None:
+        """Close an engine without keeping frames waiting, or at the end of all."""
+
+        def if_cancelled(closing: Future[None]) -> None:
+            if closing.cancelled():
+                engine.close()
+
+        self._builder.submit(engine.close).add_done_callback(if_cancelled)
+
     def _close(self) -> None:
         self._builder.shutdown(cancel_futures=True)
+        if self._trial is not None:
+            self._trial.close()
+        for runner in self._retiring:
+            runner.engine.close()
         for lane in self._lanes.values():
-            if not lane.engine.cancelled() and lane.engine.exception() is None:
-                lane.engine.result().close()
+            for each in (lane.runner, lane.before):
+                if each is not None:
+                    each.engine.close()
+            close_built(lane.building)  # twice is once
         os.close(self._wake)
 
 
-def _report(ports: Ports, engine: Engine, build_s: float) -> None:
+def _report(ports: Ports, runner: Runner, build_s: float) -> None:
+    engine = runner.engine
     ports.report(
         EngineBuilt(
             name=engine.name,
             precision=engine.precision,
             input_shape=engine.input_shape,
             build_s=build_s,
+            model=runner.model.number,
         )
     )

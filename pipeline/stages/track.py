@@ -109,7 +109,8 @@ class Track:
     def _send(
         self, ports: Ports, message: Timed, tracks: Tracks, *, predicted: bool = False
     ) -> None:
-        tracked = Tracked(**timing(message), predicted=predicted)
+        model = message.model if isinstance(message, Found) else 0
+        tracked = Tracked(**timing(message), predicted=predicted, model=model)
         ports.send("tracked", tracked, tracks_to_buffers(tracks))
         highest = int(tracks.track_id.max(initial=0))
         self._counters.put("identities", max(self._counters["identities"], highest))

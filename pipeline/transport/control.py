@@ -38,6 +38,21 @@ class EngineBuilt(Report, frozen=True, kw_only=True, tag=True):
     precision: str
     input_shape: tuple[int, int, int, int]
     build_s: float
+    model: int = 0
+    """The number of its model."""
+
+
+class ModelSwapped(Report, frozen=True, kw_only=True, tag=True):
+    """Another model runs, and its first results are as they should be."""
+
+    number: int
+
+
+class SwapFailed(Report, frozen=True, kw_only=True, tag=True):
+    """Another model could not be used; the one before runs on."""
+
+    number: int
+    reason: str
 
 
 class Checkpoint(Report, frozen=True, kw_only=True, tag=True):
@@ -117,6 +132,15 @@ class Reconnect(Command, frozen=True, kw_only=True, tag=True):
     address: str
 
 
+class SwapModel(Command, frozen=True, kw_only=True, tag=True):
+    """Put another model in the place of the one that runs."""
+
+    number: int
+    config: Mapping[str, Any]
+    """`ModelConfig` as JSON has it."""
+    class_map: tuple[int, ...] | None
+
+
 class Unmap(Command, frozen=True, kw_only=True, tag=True):
     """A pool whose writer died is gone: map it no longer."""
 
@@ -132,13 +156,15 @@ AnyReport = (
     | StreamFacts
     | CameraState
     | EngineBuilt
+    | ModelSwapped
+    | SwapFailed
     | Checkpoint
     | Enough
     | Incomplete
     | Finished
     | Failed
 )
-AnyCommand = Stop | Forget | Reconnect | Unmap | Close
+AnyCommand = Stop | Forget | Reconnect | SwapModel | Unmap | Close
 
 _LINGER_MS = 1000
 _encoder = msgspec.msgpack.Encoder()

@@ -6,7 +6,7 @@ credit, and the rest, which is work.
 """
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ import zmq
 from pipeline.messages import AnyMessage, Buffers
 from pipeline.topology import Link
 from pipeline.transport.control import (
+    AnyCommand,
     AnyReport,
     Checkpoint,
     Close,
@@ -22,6 +23,7 @@ from pipeline.transport.control import (
     Forget,
     Reconnect,
     Stop,
+    SwapModel,
     Unmap,
 )
 from pipeline.transport.links import Delivery, Inlet, Outlet
@@ -77,6 +79,8 @@ class Ports:
         """Where a stage that died left off, for the one that takes its place."""
         self.busy_since_s: float | None = None
         """When the stage last came by here, where it works; None while it waits here."""
+        self.swaps: deque[SwapModel] = deque()
+        """Orders to use another model, for the stage that runs one."""
         self.pools = pools
         self.usage = Usage()
         self._stopping = False
@@ -106,8 +110,8 @@ class Ports:
     def receive(self, link: str, *, wake: int | None = None) -> Delivery | None:
         """Wait for the next message of a link.
 
-        With a descriptor `wake`, None as soon as that is readable, or a reader has answered: a
-        slot may be free for work that waits.
+        With a descriptor `wake`, None as soon as that is readable, a reader has answered (a slot
+        may be free for work that waits), or there is an order in `swaps`.
 
         Raises:
             ClosedDown: the supervisor ended the stage.
@@ -125,7 +129,7 @@ class Ports:
             if inlet.socket in ready and (delivery := inlet.take()) is not None:
                 self.usage.messages += 1
                 return delivery
-            if wake is not None and (wake in ready or self._answered(ready)):
+            if wake is not None and (wake in ready or self.swaps or self._answered(ready)):
                 return None
 
     def send(
@@ -261,18 +265,23 @@ class Ports:
 
     def _obey(self) -> None:
         while (command := self._control.command()) is not None:
-            match command:
-                case Close():
-                    raise ClosedDown
-                case Stop():
-                    self._stopping = True
-                case Forget(stream=stream):
-                    self.forget(stream)
-                case Reconnect(address=address):
-                    if address in self._outlets:
-                        self._outlets[address].reconnect()
-                case Unmap(pool=pool):
-                    self.pools.forget(pool)
+            self._follow(command)
+
+    def _follow(self, command: AnyCommand) -> None:
+        match command:
+            case Close():
+                raise ClosedDown
+            case Stop():
+                self._stopping = True
+            case Forget(stream=stream):
+                self.forget(stream)
+            case Reconnect(address=address):
+                if address in self._outlets:
+                    self._outlets[address].reconnect()
+            case SwapModel():
+                self.swaps.append(command)
+            case Unmap(pool=pool):
+                self.pools.forget(pool)
 
 
 def _releaser(lease: Lease | None, reader: int) -> Callable[[], None]:

@@ -30,6 +30,7 @@ from model.slicing import Region
 from pipeline.config import RemoteConfig, WorkerConfig
 from pipeline.host import Assignment, Host, Surroundings
 from pipeline.messages import Ended, Found, Frame, Predictions
+from pipeline.models import ModelInUse
 from pipeline.stages.infer import Infer
 from pipeline.stages.remote import Remote
 from pipeline.stages.suppress import Suppress
@@ -158,7 +159,13 @@ def here(runs: int) -> dict[str, float]:
     """Infer and suppress in threads of this process."""
     return measure(
         (
-            Stage("infer", "trunk", (FRAMES,), (PREDICTIONS,), lambda _: Infer(build)),
+            Stage(
+                "infer",
+                "trunk",
+                (FRAMES,),
+                (PREDICTIONS,),
+                lambda _: Infer(build, ModelInUse(config=ModelConfig())),
+            ),
             Stage(
                 *("suppress", "trunk", (PREDICTIONS,), (FOUND,)),
                 lambda _: Suppress(Suppression(), None),

@@ -4,7 +4,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -67,11 +67,11 @@ def make_camera_pictures(folder: Path, *, num_frames: int = 50) -> Path:
     return folder
 
 
-def make_card_file(path: Path) -> Path:
+def make_card_file(path: Path, classes: Sequence[str] = CLASSES) -> Path:
     """A weights file in name only: enough for all that looks at the card."""
     card = Card(
         scale="T",
-        classes=CLASSES,
+        classes=tuple(classes),
         class_width=80,
         box_groups=4,
         form="fused",

@@ -22,6 +22,9 @@ from tests.pipeline.small_camera import SmallCamera
 
 BOTH = pytest.mark.parametrize("placement", ["threads", "processes"])
 
+UNHURRIED: dict[str, Any] = {"source": SourceConfig(staleness_s=10), "window": 64}
+"""What is lost then is not this machine's slowness."""
+
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -40,8 +43,7 @@ def assert_whole(service: Running, name: str) -> None:
 def test_cameras_come_change_and_go_while_another_loses_no_frame(
     placement: Placement, card_file: Path, clip: Path
 ) -> None:
-    source = SourceConfig(staleness_s=5)  # what is lost then is not this machine's slowness
-    with running(card_file, replay(YARD, clip), placement=placement, source=source) as service:
+    with running(card_file, replay(YARD, clip), placement=placement, **UNHURRIED) as service:
         supervisor = service.supervisor
         service.wait_for_frames(YARD, 5)
         first = supervisor.streams[YARD]
@@ -196,8 +198,7 @@ def test_16_a_branch_that_fails_again_and_again_has_failed_and_is_tried_after_a_
     patient = ServiceConfig(retry_failed_s=0.5)
     limits = SupervisionConfig(restarts=3)
     sources = (replay(YARD, clip), replay(DOOR, clip))
-    fresh = SourceConfig(staleness_s=5)
-    with running(card_file, *sources, service=patient, supervision=limits, source=fresh) as service:
+    with running(card_file, *sources, service=patient, supervision=limits, **UNHURRIED) as service:
         streams = service.supervisor
         service.wait(lambda: DOOR in streams.streams and streams.streams[DOOR].failed)
         assert streams.streams[DOOR].branch.stream == f"{DOOR}@3"
@@ -220,7 +221,7 @@ def test_16_a_reader_that_dies_too_often_rests_while_others_run(
         service=service_config,
         supervision=limits,
         placement="processes",
-        source=SourceConfig(staleness_s=5),
+        **UNHURRIED,
     ) as service:
         supervisor = service.supervisor
         service.wait_for_frames(DOOR, 3)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""For infer: the frames of one shape, and the engine that looks at them."""
+
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from model.engines.contract import Engine
+from pipeline.fairness import FairQueue
+from pipeline.models import ModelInUse
+from pipeline.transport.links import Delivery
+from pipeline.transport.memory import Pools
+from pipeline.transport.pool import Lease
+
+Shape = tuple[int, ...]
+"""Looks, height, width, 3."""
+
+_FLOAT32 = np.dtype(np.float32)
+_SPARE_SLOTS = 2  # results that may wait for the next stage while every request runs
+
+
+class Runner:
+    """An engine at work, with slots for its results."""
+
+    def __init__(self, engine: Engine, model: ModelInUse, pools: Pools) -> None:
+        """Have the slots made.
+
+        Raises:
+            PipelineError: there is no room for them.
+        """
+        self.engine = engine
+        self.model = model
+        self.num_running = 0
+        # no stream's name holds a slash, so no stream that ends takes this pool with it
+        self.results = pools.create(
+            "/predictions/" + "x".join(map(str, engine.input_shape[:3])),
+            engine.output_shape,
+            _FLOAT32,
+            engine.num_requests + _SPARE_SLOTS,
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or is still being read."""
+        return self.num_running == 0 and self.results.num_held == 0
+
+    def lease(self) -> Lease | None:
+        """A slot for another request; None where there are enough under way."""
+        return self.results.lease() if self.num_running < self.engine.num_requests else None
+
+
+@dataclass(slots=True)
+class Lane:
+    """The frames of one shape and the engine for them, which may be on its way."""
+
+    building: Future[Engine]
+    begun_s: float = field(default_factory=time.monotonic)
+    waiting: FairQueue[tuple[Delivery, np.ndarray]] = field(default_factory=FairQueue)
+    runner: Runner | None = None
+    before: Runner | None = None
+    """Of the model before, while another is on trial."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, runs, or is still being read."""
+        runners = [runner for runner in (self.runner, self.before) if runner is not None]
+        return self.building.done() and not self.waiting and all(r.idle for r in runners)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A frame that an engine looks at."""
+
+    runner: Runner
+    delivery: Delivery
+    images: np.ndarray
+    lease: Lease

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which model the trunk is to run: the one in use, and the one that is to take its place.
+
+Asked from any thread, answered by the supervisor's.
+"""
+
+import logging
+import threading
+from concurrent.futures import Future
+from dataclasses import replace
+
+from model.errors import ConfigError, EngineError
+from pipeline.models import ModelInUse
+from pipeline.transport.control import ModelSwapped, SwapFailed, SwapModel
+
+logger = logging.getLogger(__name__)
+
+
+class Swapping:
+    """One swap at a time, and how it ends."""
+
+    def __init__(self, model: ModelInUse) -> None:
+        self.in_use = model
+        """What a trunk that begins now runs."""
+        self._num_asked = model.number
+        self._next: ModelInUse | None = None
+        self._told = False
+        self._outcome: Future[ModelInUse] = Future()
+        self._lock = threading.Lock()
+
+    def ask(self, model: ModelInUse) -> Future[ModelInUse]:
+        """Have another model take the place; the future tells how that went.
+
+        Raises:
+            ConfigError: one is on its way already.
+        """
+        with self._lock:
+            if self._next is not None:
+                raise ConfigError(
+                    f"{model.config.weights}: {self._next.config.weights} is being tried now; "
+                    "ask again when that is settled"
+                )
+            self._num_asked += 1
+            self._told = False
+            self._outcome = Future()
+            self._next = replace(model, number=self._num_asked)
+            return self._outcome
+
+    def order(self) -> SwapModel | None:
+        """What the trunk must be told and was not."""
+        model = self._next
+        if model is None or self._told:
+            return None
+        self._told = True
+        config = model.config.model_dump(mode="json")
+        return SwapModel(number=model.number, config=config, class_map=model.class_map)
+
+    def on_report(self, report: ModelSwapped | SwapFailed) -> None:
+        """Note how it went."""
+        model = self._next
+        if model is None or report.number != model.number:
+            return
+        if isinstance(report, SwapFailed):
+            self.fail(report.reason)
+            return
+        logger.info("%s: runs from here on", model.config.weights)
+        self.in_use, self._next = model, None
+        self._outcome.set_result(model)
+
+    def on_trunk_lost(self, reason: str) -> None:
+        """Note that the trunk died; if it was at a new model, that was too much for it."""
+        if self._told:
+            self.fail(f"the process that tried it ended: {reason}")
+
+    def fail(self, reason: str) -> None:
+        """Give the new model up, if there is one; the one in use goes on."""
+        model, self._next = self._next, None
+        if model is None:
+            return
+        fault = f"{model.config.weights}: cannot take over: {reason}"
+        logger.warning("%s; %s runs on", fault, self.in_use.config.weights)
+        self._outcome.set_exception(EngineError(fault))
