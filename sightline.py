@@ -14,13 +14,14 @@ COMMANDS = {
     "worker": ("pipeline.cli:worker", "Find boxes for clients on other hosts."),
     "keys": ("pipeline.cli:keys", "Make a pair of keys for a worker or a client."),
     "doctor": ("pipeline.cli:doctor", "Say what this machine can do and what it lacks."),
-    "models": ("model.cli:models", "List the sizes, or say what a weights file is."),
+    "models": ("model.cli:models", "List models and sizes, or say what a weights file is."),
     "evaluate": (
         "sightline_evaluate:evaluate",
         "Measure the average precision of weights or of an artefact.",
     ),
     "import": ("training.cli:import_", "Convert a published checkpoint into our weights file."),
     "train": ("training.cli:train", "Train a detector, from a data.yaml to deployed weights."),
+    "ship": ("training.cli:ship", "Make the file that is shipped from weights of our training."),
     "export": (
         "pipeline.export:export",
         "Make an artefact for an engine, proven against the weights.",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The subcommand `models`: a plain function that prints."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -11,15 +12,48 @@ from model.built import Built
 from model.card import Card, count_values, read_card, read_header
 from model.figures import FIGURES, Cost
 from model.quantisation import Quantisation
+from model.released import Released
+from model.shipped import DEFAULT, find_weights, named_models
 
 
 def models(file: Path | None = None) -> None:
-    """List the sizes of the detector, or say what a weights file holds.
+    """List the models and sizes of the detector, or say what a weights file holds.
 
     Args:
-        file: A Sightline weights file or an artefact of export.
+        file: A Sightline weights file, an artefact of export, or the name of a model.
     """
-    Console().print(_sizes() if file is None else _contents(file))
+    if file is not None:
+        Console().print(_contents(find_weights(file)))
+        return
+    if found := named_models():
+        Console().print(_named(found))
+    Console().print(_sizes())
+
+
+def _named(found: Mapping[str, Path]) -> Table:
+    table = Table(
+        title="models here, for --model NAME",
+        caption="score: what boxes are kept from unless --min-score says otherwise\n"
+        f"without --model, {DEFAULT} is taken",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in ("name", "size", "classes", "AP", "score", "licence"):
+        table.add_column(column, justify="right" if column in ("AP", "score") else "left")
+    for name, path in found.items():
+        card = read_card(path)
+        ap, score = "-", "-"
+        if card.released:
+            measured = card.released.measured
+            ap, score = f"{measured.overall.ap:.3f}", f"{card.released.min_score:.2f}"
+        cells = (name, card.scale, classes_of(card), ap, score, card.licence)
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def classes_of(card: Card) -> str:
+    """Return the names of a detector's first classes."""
+    return ", ".join(card.classes[:5]) + (", ..." if len(card.classes) > 5 else "")
 
 
 def _sizes() -> Table:
@@ -43,7 +77,6 @@ def _cost(cost: Cost) -> tuple[str, str]:
 
 def _contents(file: Path) -> Table:
     card = read_card(file)
-    names = ", ".join(card.classes[:5]) + (", ..." if len(card.classes) > 5 else "")
     table = Table(show_header=False, title=escape(str(file)))
     table.add_column()
     table.add_column(overflow="fold")
@@ -51,7 +84,7 @@ def _contents(file: Path) -> Table:
         "size": card.scale,
         "form": card.form,
         "values": _values(file, card),
-        "classes": f"{len(card.classes)}: {names}",
+        "classes": f"{len(card.classes)}: {classes_of(card)}",
         "class branch": f"{card.class_width} channels",
         "box branch": groups(card),
         "trained at": f"{card.image_size} px",
@@ -62,6 +95,8 @@ def _contents(file: Path) -> Table:
     }
     if card.trained:
         rows |= {"trained on": card.trained.sentence(), "commit": card.trained.commit or "unknown"}
+    if card.released:
+        rows |= _released(card.released)
     if card.quantisation:
         rows |= _quantised(card.quantisation)
     if card.built:
@@ -69,6 +104,35 @@ def _contents(file: Path) -> Table:
     for name, value in rows.items():
         table.add_row(name, escape(value))
     return table
+
+
+def _released(released: Released) -> dict[str, str]:
+    measured = released.measured
+    sizes = ("ap_small", "ap_medium", "ap_large")
+    by_class = (
+        f"{name} {row.ap:.3f} ({' / '.join(_figure(getattr(row, size)) for size in sizes)})"
+        for name, row in measured.classes.items()
+    )
+    overall, worth = measured.overall, [row for row in measured.calibration if row.boxes]
+    return {
+        "name": released.name,
+        "data": "\n".join(f"{source.name}, {source.licence}" for source in released.data),
+        "command": released.command,
+        "measured on": f"{measured.split}, {measured.images} images, {measured.image_size} px, "
+        f"{measured.protocol}",
+        "AP": f"{overall.ap:.3f}, AP50 {overall.ap50:.3f}, AP75 {overall.ap75:.3f}",
+        "AP (S / M / L)": "\n".join(by_class),
+        "calibration": "\n".join(
+            f"score {row.score:.2f}: {row.precision:.2f} of {row.boxes:,} boxes are right"
+            for row in worth
+        ),
+        "recommended score": f"{released.min_score:.2f}",
+        "weaknesses": "\n".join(released.weaknesses),
+    }
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3f}" if value >= 0 else "-"
 
 
 def groups(card: Card) -> str:
