@@ -15,6 +15,7 @@ COMMANDS = {
     "keys": ("pipeline.cli:keys", "Make a pair of keys for a worker or a client."),
     "doctor": ("pipeline.cli:doctor", "Say what this machine can do and what it lacks."),
     "models": ("model.cli:models", "List models and sizes, or say what a weights file is."),
+    "fetch": ("model.cli:fetch", "Download official weights and convert them."),
     "evaluate": (
         "sightline_evaluate:evaluate",
         "Measure the average precision of weights or of an artefact.",

@@ -1,15 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The subcommand `models`: a plain function that prints."""
+"""The subcommands `models` and `fetch`: plain functions that print."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from model.built import Built
 from model.card import Card, count_values, read_card, read_header
+from model.catalogue import CATALOGUE, PublishedFile
 from model.figures import FIGURES, Cost
 from model.quantisation import Quantisation
 from model.released import Released
@@ -179,3 +191,77 @@ def _quantised(quantisation: Quantisation) -> dict[str, str]:
     if quantisation.speed:
         rows["speed"] = quantisation.speed.sentence().removeprefix("speed: ")
     return rows
+
+
+def fetch(
+    name: str | None = None,
+    *,
+    accept_licence: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Download official weights and convert them, for --model NAME; or list what can be had.
+
+    A download that was cut is gone on with. Nothing in the file is run.
+
+    Args:
+        name: What is wanted.
+        accept_licence: Accept its licence, which is asked for once.
+        overwrite: Fetch it anew if it is here.
+    """
+    from model import fetching
+
+    console = Console(soft_wrap=True, highlight=False)
+    if name is None:
+        console.print(_published())
+        return
+    file = fetching.find_published(name)
+    if accept_licence or (not fetching.is_accepted(file) and _asked(console, file)):
+        fetching.accept(file)
+    with _bar() as bar:
+        task = bar.add_task(file.name, total=None)
+        path = fetching.fetch(
+            file,
+            overwrite=overwrite,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    card = read_card(path)
+    checked = "as published" if file.sha256 else "recorded; none is published to compare it with"
+    console.print(f"{file.file_name}: SHA-256 {card.source_sha256} ({checked})")
+    console.print(f"{path}: size {card.scale}, {len(card.classes)} classes", markup=False)
+    console.print(f"run it with: sightline run VIDEO --model {file.name}", markup=False)
+
+
+def _bar() -> Progress:
+    """Show how far a download is, on the error output, so that what is printed can be read on."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _asked(console: Console, file: PublishedFile) -> bool:
+    """Show a licence to whoever sits at the terminal, and ask; elsewhere nobody can answer."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    console.print(f"{file.name} is published by {file.publisher} under {file.licence}")
+    return console.input("accept this licence? (y/N) ").strip().lower() in ("y", "yes")
+
+
+def _published() -> Table:
+    from model.fetching import fetched_path
+
+    table = Table(caption="sightline fetch NAME", caption_justify="left")
+    for column in ("name", "what", "licence", "bytes", "here"):
+        table.add_column(column)
+    for file in CATALOGUE.values():
+        size = f"{file.size_bytes:,}" if file.size_bytes else "not published"
+        here = "yes" if fetched_path(file).exists() else "no"
+        table.add_row(file.name, file.about, f"{file.licence}, {file.publisher}", size, here)
+    return table
