@@ -37,10 +37,12 @@ def test_the_clip_has_the_frames_it_should(tmp_path: Path) -> None:
     assert count_frames(write_street(tmp_path / "street.mp4", seconds=0.4)) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.needs_data
 def test_a_detector_of_real_pictures_finds_people_and_cars_in_the_street(
     coco_weights: Path,
 ) -> None:
+    """2026-11-21: of 200 pictures persons in 179 (best .88), cars in 175, the bus in 70."""
     detector = load(coco_weights, num_threads=1)
     found: set[str] = set()
     for number, picture in enumerate(pictures(51)):
