@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from model.average_precision import FIGURES
-from model.card import Card
+from model.card import Card, read_card
 from model.config import describe_faults
 from model.errors import ConfigError, WeightsError, unreadable
 from model.outputs import refuse_existing
@@ -46,18 +46,18 @@ def ship(
         raise ConfigError(
             f"{output}: a model is found by its name; call it {notes.name}.safetensors"
         )
-    detector, card = load_detector(weights)
+    card = read_card(weights)
     refuse_foreign(weights, card)
     digest = weights_digest(weights)
+    measured = read_measured(evaluation, digest, card.classes)
+    detector, _ = load_detector(weights)
     shipped = card.model_copy(
         update={
             "form": "fused",
             "dtype": "float16",
             "source_sha256": digest,
             "licence": notes.licence,
-            "released": Released(
-                **notes.model_dump(), measured=read_measured(evaluation, digest, card.classes)
-            ),
+            "released": Released(**notes.model_dump(), measured=measured),
         }
     )
     save_weights(output, detector, shipped)

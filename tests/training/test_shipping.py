@@ -9,13 +9,13 @@ import pytest
 
 from model.card import Card, read_card
 from model.importing import import_weights
+from model.network import Detector
 from model.reparam import fuse
 from model.trained import Trained
 from model.weights import load_detector, save_weights, weights_digest
 from sightline import main
 from tests.model.builders import (
     CLASSES,
-    make_calm_detector,
     make_card,
     make_detector,
     published_tensors,
@@ -40,8 +40,10 @@ FIGURES = {
 class Bench:
     """Weights, notes and an evaluation in one folder, and the command that ships them."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self._capsys = folder, capsys
+    def __init__(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], detector: Detector
+    ) -> None:
+        self.folder, self._capsys, self._detector = folder, capsys, detector
         self.weights = folder / "weights.safetensors"
         self.output = folder / "street-t.safetensors"
         (folder / "notes.yaml").write_text(NOTES)
@@ -49,7 +51,7 @@ class Bench:
     def train(self, **changes: object) -> Card:
         """Put down weights as a training deploys them."""
         card = make_card(source="a run", **{"trained": OURS} | changes)
-        save_weights(self.weights, fuse(make_calm_detector()), card)
+        save_weights(self.weights, self._detector, card)
         return card
 
     def evaluate(self, **changes: Any) -> None:
@@ -81,9 +83,14 @@ class Bench:
         return line
 
 
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return fuse(make_detector())
+
+
 @pytest.fixture
-def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
-    return Bench(tmp_path, capsys)
+def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str], detector: Detector) -> Bench:
+    return Bench(tmp_path, capsys, detector)
 
 
 def test_what_is_shipped_is_small_and_tells_all(bench: Bench) -> None:
