@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-.PHONY: setup dev check format test
+.PHONY: setup dev check format test demo
 
 BIN := .venv/bin
 
@@ -18,6 +18,9 @@ check: dev  ## everything that must pass before a change lands
 
 test: dev
 	$(BIN)/python -m pytest
+
+demo: setup  ## the default model over a clip, DEMO=clip.mp4, or over a drawn street
+	$(BIN)/sightline demo $(DEMO)
 
 format: dev
 	$(BIN)/ruff check --fix .

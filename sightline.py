@@ -9,19 +9,22 @@ from cyclopts.exceptions import CycloptsError
 # Only the subcommand that is called is imported.
 COMMANDS = {
     "run": ("pipeline.cli:run", "Detect and track in files, images and cameras."),
+    "demo": ("pipeline.demo.cli:demo", "Let the default model look at a clip, or a drawn street."),
     "bench": ("pipeline.bench.cli:bench", "Measure how fast this machine is, and what limits it."),
     "check": ("pipeline.cli:check", "Validate settings and print the graph they make."),
     "init": ("pipeline.cli:init", "Look at a camera and print its settings."),
     "worker": ("pipeline.cli:worker", "Find boxes for clients on other hosts."),
     "keys": ("pipeline.cli:keys", "Make a pair of keys for a worker or a client."),
     "doctor": ("pipeline.cli:doctor", "Say what this machine can do and what it lacks."),
-    "models": ("model.cli:models", "List the sizes, or say what a weights file is."),
+    "models": ("model.cli:models", "List models and sizes, or say what a weights file is."),
+    "fetch": ("model.cli:fetch", "Download official weights and convert them."),
     "evaluate": (
         "sightline_evaluate:evaluate",
         "Measure the average precision of weights or of an artefact.",
     ),
     "import": ("training.cli:import_", "Convert a published checkpoint into our weights file."),
     "train": ("training.cli:train", "Train a detector, from a data.yaml to deployed weights."),
+    "ship": ("training.cli:ship", "Make the file that is shipped from weights of our training."),
     "export": (
         "pipeline.export:export",
         "Make an artefact for an engine, proven against the weights.",

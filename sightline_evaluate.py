@@ -18,6 +18,8 @@ from model.config import EngineName, ModelConfig, Precision, describe_faults
 from model.detections import Detections
 from model.engines.build import check_runs, engine_of
 from model.errors import ConfigError
+from model.shipped import find_weights
+from model.weights import weights_digest
 from training.class_map import ClassMap
 from training.evaluation import Found, Views, find, score
 from training.evaluation_data import read_evaluation_split
@@ -62,7 +64,7 @@ class EvaluateOptions:
 
 
 def evaluate(
-    weights: Path,
+    weights: Path | None = None,
     *,
     data: Path,
     options: Annotated[EvaluateOptions | None, Parameter(name="*")] = None,
@@ -75,7 +77,8 @@ def evaluate(
     Classes are matched by name; an image counts for the classes it was annotated for.
 
     Args:
-        weights: A Sightline weights file or an artefact of export.
+        weights: A Sightline weights file, an artefact of export, or the name of a model; the
+            package's own model if not given.
         data: A data.yaml, a COCO JSON file, or a folder that holds one of them.
         options: How it is measured.
         through_pipeline: Also let the pipeline's own stages look at the image files, in squares,
@@ -93,7 +96,10 @@ def evaluate(
     piped = measured.score(measured.find_through_pipeline()) if through_pipeline else None
     if plots is not None:
         draw_evaluation(plots, report, measured.split, found)
-    _print(report, piped, as_json=json_report)
+    if json_report:
+        print(_as_json(measured, report, piped))  # noqa: T201 - the command line
+    else:
+        _print(report, piped)
     return DIFFERS if piped is not None and _difference(report, piped) > MAX_AP_DIFFERENCE else 0
 
 
@@ -108,8 +114,9 @@ class _Measured:
     views: Views
 
     @classmethod
-    def prepare(cls, weights: Path, data: Path, options: EvaluateOptions) -> "_Measured":
+    def prepare(cls, named: Path | None, data: Path, options: EvaluateOptions) -> "_Measured":
         require_evaluator()
+        weights = find_weights(named)
         card = read_card(weights)
         config = _model_config(weights, card, options)
         check_runs(config, card)
@@ -199,11 +206,17 @@ def _difference(report: EvaluationReport, piped: EvaluationReport) -> float:
     return round(abs(report.overall["AP"] - piped.overall["AP"]), 4)
 
 
-def _print(report: EvaluationReport, piped: EvaluationReport | None, *, as_json: bool) -> None:
-    if as_json:
-        through = {"through_pipeline": piped.overall} if piped else {}
-        print(json.dumps(report.as_dict() | through, indent=2))  # noqa: T201 - the command line
-        return
+def _as_json(measured: _Measured, report: EvaluationReport, piped: EvaluationReport | None) -> str:
+    assert measured.config.weights is not None
+    weights = {
+        "sha256": weights_digest(measured.config.weights),
+        "source_sha256": measured.card.source_sha256,
+    }
+    through = {"through_pipeline": piped.overall} if piped else {}
+    return json.dumps({"weights": weights} | report.as_dict() | through, indent=2)
+
+
+def _print(report: EvaluationReport, piped: EvaluationReport | None) -> None:
     console = Console()
     console.print(report.table())
     if piped is not None:

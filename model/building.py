@@ -151,4 +151,4 @@ def _measure_accuracy(request: BuildRequest, artefact: Path, labelled: LabelledI
 
 
 def _with(card: Card, built: Built) -> Card:
-    return card.model_copy(update={"form": "built", "built": built})
+    return card.model_copy(update={"form": "built", "dtype": "float32", "built": built})

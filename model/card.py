@@ -21,6 +21,7 @@ from model.errors import WeightsError, unreadable
 from model.onnx_file import read_notes
 from model.package import read_package_card
 from model.quantisation import Quantisation
+from model.released import Released
 from model.scales import ScaleName
 from model.trained import Trained
 
@@ -45,7 +46,8 @@ class Card(Settings):
     they were trained with; a quantised graph, and a built one, of floats, only run."""
     image_size: Annotated[int, Field(ge=32)] = 640
     """Long side of the images it was trained on, in pixels."""
-    dtype: Literal["float32", "int8"] = "float32"
+    dtype: Literal["float32", "float16", "int8"] = "float32"
+    """Of the numbers on disk; what is read is float32."""
     source: str
     """Name of the file these weights were imported from, or of the run that trained them."""
     source_sha256: str = ""
@@ -58,6 +60,8 @@ class Card(Settings):
     """Present if and only if the form is `built`."""
     trained: Trained | None = None
     """Present if we trained these weights."""
+    released: Released | None = None
+    """Present if these weights, or those they were exported from, have a name of their own."""
     format_version: Literal[1] = 1
 
     @model_validator(mode="after")

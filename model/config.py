@@ -28,7 +28,8 @@ class Suppression(Settings):
     """Non-maximum suppression."""
 
     min_score: Ratio = 0.25
-    """Only candidates that score above this are looked at."""
+    """Only candidates that score above this are looked at. Where nobody sets it, the score that
+    the model's card recommends, if it recommends one."""
     max_iou: Ratio = 0.7
     """A box that overlaps a better one by more than this is dropped."""
     max_boxes: Annotated[int, Field(ge=1)] = 300
@@ -44,14 +45,16 @@ class ModelConfig(Settings):
     """Which detector runs, and how."""
 
     weights: Path | None = None
-    """A Sightline weights file, or an artefact exported from one."""
+    """A Sightline weights file, an artefact exported from one, or the name of a model; None for
+    the model that lies in this package (`model/shipped.py`)."""
     engine: EngineName = "auto"
     """`auto` is what an artefact was made for, else OpenVINO where it is installed, else eager
     torch; `onnx` and `aoti` run artefacts of their own only."""
     precision: Precision = "auto"
     """`auto` is bf16 where the processor computes in it, else f32; `accuracy` is exact float32."""
     image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 640
-    """Long side of the network's image, in pixels."""
+    """Long side of the network's image, in pixels. Where nobody sets it, the one that a released
+    model was measured at."""
 
 
 def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = ()) -> S:

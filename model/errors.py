@@ -28,6 +28,12 @@ class MissingExtra(ModelError):  # noqa: N818 - it names what is absent
     """A library that is not installed by default is needed: install the extra."""
 
 
+class FetchError(ModelError):
+    """A published file cannot be had now: try again, or bring it here by hand."""
+
+    exit_code = 1
+
+
 class PrecisionLost(ModelError):  # noqa: N818 - it says what happened
     """An artefact finds less than it may: calibrate on other frames, or allow more loss."""
 

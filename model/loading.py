@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The detector as a function of pictures. Axes: H and W height and width of a picture.
 
-detector = load("t.safetensors")
+detector = load()
 detections = detector(picture, classes=("person",))
 """
 
@@ -20,6 +20,7 @@ from model.engines import Engine, build_engine
 from model.engines.build import check_runs
 from model.errors import ConfigError
 from model.letterbox import Letterbox, letterbox_image, rectangle
+from model.shipped import with_min_score, with_weights
 from model.suppression import suppress
 
 MAX_ENGINES: Final = 4
@@ -27,26 +28,30 @@ MAX_ENGINES: Final = 4
 
 
 def load(
-    weights: str | Path,
+    weights: str | Path | None = None,
     *,
     engine: EngineName = "auto",
     precision: Precision = "auto",
-    image_size: int = 640,
+    image_size: int | None = None,
     num_threads: int | None = None,
 ) -> "LoadedDetector":
-    """Make a detector from a weights file.
+    """Make a detector from a weights file, or the one that lies in this package.
 
     Args:
-        weights: A file made by `sightline import`, by `sightline export` or by training.
+        weights: A file made by `sightline import`, by `sightline export` or by training, or a
+            name that `sightline models` lists; the package's own model if not given.
         engine: What runs it; `auto` is what an artefact was made for, else OpenVINO where it is
             installed.
         precision: `auto` is bf16 where the processor computes in it; `accuracy` is exact float32.
-        image_size: Pictures are resized so that their long side has this many pixels.
+        image_size: Pictures are resized so that their long side has this many pixels; what the
+            model's figures were measured at if not given, or 640.
         num_threads: Cores used; every usable one if not given.
     """
+    sized = {} if image_size is None else {"image_size": image_size}
+    named = None if weights is None else Path(weights)
     try:
-        config = ModelConfig(
-            weights=Path(weights), engine=engine, precision=precision, image_size=image_size
+        config = ModelConfig.model_validate(
+            {"weights": named, "engine": engine, "precision": precision} | sized
         )
     except ValidationError as invalid:
         raise ConfigError(f"load: {describe_faults(invalid)}") from None
@@ -57,11 +62,10 @@ class LoadedDetector:
     """Takes RGB pictures of any size. For one thread at a time."""
 
     def __init__(self, config: ModelConfig, *, num_threads: int | None = None) -> None:
-        if config.weights is None:
-            raise ConfigError("model.weights: no weights given")
-        self.config: Final = config
-        self.card: Final[Card] = read_card(config.weights)
-        check_runs(config, self.card)
+        self.config: Final = with_weights(config)
+        assert self.config.weights is not None
+        self.card: Final[Card] = read_card(self.config.weights)
+        check_runs(self.config, self.card)
         self.classes: Final = self.card.classes
         self._num_threads = num_threads
         self._engines: OrderedDict[tuple[int, int], Engine] = OrderedDict()
@@ -71,7 +75,7 @@ class LoadedDetector:
         self,
         images: np.ndarray,
         *,
-        min_score: float = 0.25,
+        min_score: float | None = None,
         max_iou: float = 0.7,
         classes: Sequence[str] | None = None,
         square: bool = False,
@@ -81,7 +85,7 @@ class LoadedDetector:
         self,
         images: Sequence[np.ndarray],
         *,
-        min_score: float = 0.25,
+        min_score: float | None = None,
         max_iou: float = 0.7,
         classes: Sequence[str] | None = None,
         square: bool = False,
@@ -90,7 +94,7 @@ class LoadedDetector:
         self,
         images: np.ndarray | Sequence[np.ndarray],
         *,
-        min_score: float = 0.25,
+        min_score: float | None = None,
         max_iou: float = 0.7,
         classes: Sequence[str] | None = None,
         square: bool = False,
@@ -99,7 +103,8 @@ class LoadedDetector:
 
         Args:
             images: Pictures, H x W x 3, uint8, RGB.
-            min_score: Only boxes that score above this are returned.
+            min_score: Only boxes that score above this are returned; what the model's card
+                recommends if not given, or 0.25.
             max_iou: A box that overlaps a better one of its class by more is dropped.
             classes: Names of the classes to return; all if not given.
             square: Pad pictures to a square, instead of to the next multiple of 32.
@@ -107,9 +112,9 @@ class LoadedDetector:
         Returns:
             Boxes in pixels of the picture, best first; for several pictures a list of them.
         """
-        settings = Suppression(
-            min_score=_ratio("min_score", min_score), max_iou=_ratio("max_iou", max_iou)
-        )
+        settings = with_min_score(Suppression(max_iou=_ratio("max_iou", max_iou)), self.card)
+        if min_score is not None:
+            settings = settings.model_copy(update={"min_score": _ratio("min_score", min_score)})
         wanted = None if classes is None else self._class_ids(classes)
         if isinstance(images, np.ndarray):
             return self._detect(images, settings, wanted, square=square)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How weights of ours were trained, as their card says it."""
 
+import json
 from typing import Annotated
 
 from pydantic import Field
 
 from model.config import Ratio, Settings
+from model.scales import SCALES
 
 
 class Trained(Settings):
@@ -24,6 +26,8 @@ class Trained(Settings):
     ap50: Ratio | None = None
     commit: str = ""
     """Of the program, where it is known."""
+    start: "Trained | None" = None
+    """The training whose weights it went on from; None for random weights, and for foreign ones."""
 
     def sentence(self) -> str:
         """Return data and accuracy in words."""
@@ -31,3 +35,13 @@ class Trained(Settings):
         if self.ap is None or self.ap50 is None:
             return f"{words}, not evaluated"
         return f"{words}, AP {self.ap:.3f}, AP50 {self.ap50:.3f}"
+
+    def from_random(self) -> bool:
+        """Say whether every training that led here is known, back to random weights."""
+        if self.start is not None:
+            return self.start.from_random()
+        try:
+            recipe = json.loads(self.recipe)
+        except ValueError:
+            return False
+        return isinstance(recipe, dict) and recipe.get("model") in SCALES

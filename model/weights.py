@@ -42,10 +42,16 @@ def weights_digest(path: Path) -> str:
 
 
 def save_weights(path: Path, detector: "model.network.Detector", card: Card) -> None:
-    """Write weights and card; the file appears whole or not at all."""
+    """Write weights and card; the file appears whole or not at all.
+
+    Raises:
+        WeightsError: it cannot be written, or float16, where the card asks for it, is too small.
+    """
     from safetensors.torch import save
 
     tensors = {name: tensor.contiguous() for name, tensor in detector.state_dict().items()}
+    if card.dtype == "float16":
+        tensors = _halved(path, tensors)
     content = save(tensors, metadata={CARD_KEY: card.model_dump_json()})
     write_whole(path, content, "these weights")
 
@@ -125,6 +131,17 @@ def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
         name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
     }
+
+
+def _halved(path: Path, tensors: dict[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
+    halved = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+    lost = [name for name, tensor in halved.items() if not tensor.isfinite().all()]
+    if lost:
+        raise WeightsError(f"{path}: not written: float16 cannot hold the numbers of {lost[0]}")
+    return halved
 
 
 def _kind(tensor: "torch.Tensor") -> str:

@@ -49,7 +49,8 @@ def run(
 
     Args:
         sources: Files, globs, folders, images or rtsp:// addresses.
-        model: Weights made by `sightline import`; instead of `config.model.weights`.
+        model: A weights file or the name of a model; instead of `config.model.weights`. The
+            package's own model if there is neither.
         classes: Names of the classes to look for; instead of `config.classes`.
         config: Everything else.
 

@@ -42,16 +42,19 @@ class RunOptions:
     """Settings that have an option of their own; the rest go through --set.
 
     Attributes:
-        model: Weights to detect with, a file made by `sightline import`.
+        model: Weights to detect with: a file, or a name that `sightline models` lists; the
+            package's own model if not given.
         output: Folder for the results.
         save_video: Also write annotated video.
         overwrite: Replace results that exist.
         classes: Names of the classes to look for, separated by commas; all if not given.
-        min_score: Score from which a box counts.
+        min_score: Score from which a box counts; what the model's card recommends if not given, or
+            0.25.
         max_iou: Overlap above which the worse of two boxes is dropped.
         tracker: Method that joins boxes into tracks.
         engine: What runs the network: auto, openvino, torch, inductor, onnx, aoti or tensorrt.
-        imgsz: Long side of the network's picture, a multiple of 32.
+        imgsz: Long side of the network's picture, a multiple of 32; what the model's card was
+            measured at if not given, or 640.
         stride: Look at every so many frames; those between have no tracks.
         detect_every: Look at every so many frames; those between have predicted tracks.
         gate: Look only while something moves, for cameras that stand still.

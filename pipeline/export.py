@@ -12,6 +12,7 @@ from model.built import ArtefactEngine
 from model.card import Card, read_card
 from model.config import Suppression
 from model.errors import ConfigError, PrecisionLost
+from model.shipped import find_weights
 from pipeline.calibration import sample_canvases
 
 FAILED = 1
@@ -65,7 +66,7 @@ def export(
     What is written goes wherever the weights go: `--model` of run and worker, `load` in Python.
 
     Args:
-        weights: A Sightline weights file.
+        weights: A Sightline weights file, or the name of a model.
         output: The artefact to write: *.safetensors, *.onnx or *.pt2.
         format: What is to run it: openvino, onnx (any runtime), aoti (torch, compiled here).
         calibrate: Images, folders, globs and videos that show what the detector will see: the
@@ -73,6 +74,7 @@ def export(
         options: How it is made and checked.
     """
     chosen = options or ExportOptions()
+    weights = find_weights(weights)
     precision = chosen.precision or ("int8" if calibrate else "f32")
     _check_options(format, precision, calibrate)
     console = Console(soft_wrap=True, highlight=False, markup=False)

@@ -8,10 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from model.card import Card, read_card
-from model.config import ModelConfig
 from model.engines import build_engine
 from model.engines.build import check_runs
 from model.errors import ConfigError
+from model.shipped import has_default, with_min_score, with_weights
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import find_sources
 from pipeline.errors import SourceUnreadable
@@ -53,10 +53,10 @@ class Job:
             PipelineError: a source or an output is not as it must be.
             ModelError: the weights or the settings are not.
         """
-        self.config = config
         if not named:
             raise SourceUnreadable("no source named; give a file, a folder or an rtsp:// address")
-        self.card = _card(config.model)
+        self.config = config = settled(config)
+        self.card = card_of(config)
         class_ids = class_ids_of(config.classes, self.card.classes)
         self.sources = find_sources(named)
         wanted = [check_camera(source, config, self.card.classes) for source in self.sources]
@@ -173,7 +173,10 @@ def describe_graph(config: PipelineConfig) -> str:
     Raises:
         ModelError: the weights or the classes are not as they must be.
     """
-    card = _card(config.model) if config.model.weights else None
+    card = None
+    if config.model.weights or has_default():
+        config = settled(config)
+        card = card_of(config)
     classes = card.classes if card else ()
     plan = Plan(
         config=config,
@@ -186,13 +189,23 @@ def describe_graph(config: PipelineConfig) -> str:
     return str(video_graph(plan, CounterTable()))
 
 
-def _card(config: ModelConfig) -> Card:
-    if config.weights is None:
-        raise ConfigError(
-            "no weights: pass --model FILE, made by: sightline import CHECKPOINT --output FILE"
-        )
-    card = read_card(config.weights)
-    check_runs(config, card)
+def settled(config: PipelineConfig) -> PipelineConfig:
+    """Put in what follows from the weights where nobody set it: `model/shipped.py` says what.
+
+    Raises:
+        ModelError: there are no weights, or their card cannot be read.
+    """
+    model = with_weights(config.model)
+    assert model.weights is not None
+    suppression = with_min_score(config.suppression, read_card(model.weights))
+    return config.model_copy(update={"model": model, "suppression": suppression})
+
+
+def card_of(config: PipelineConfig) -> Card:
+    """Return the card of settled settings' weights, which can run as these ask."""
+    assert config.model.weights is not None
+    card = read_card(config.model.weights)
+    check_runs(config.model, card)
     return card
 
 

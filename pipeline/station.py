@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from model.config import Suppression, describe_faults
 from model.engines import Engine
 from model.errors import ConfigError
+from model.shipped import with_weights
 from pipeline.config import WorkerConfig
 from pipeline.errors import PipelineError
 from pipeline.messages import Buffers
@@ -84,10 +85,8 @@ class Station:
         Raises:
             ModelError: keys, weights or the address are not as they must be.
         """
-        if config.model.weights is None:
-            raise ConfigError(
-                "no weights: pass --model FILE, made by: sightline import CHECKPOINT --output FILE"
-            )
+        config = config.model_copy(update={"model": with_weights(config.model)})
+        assert config.model.weights is not None
         keys = read_keys(config.key)
         allowed = read_allowed(config.allow)
         self._config = config

@@ -18,6 +18,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_default_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Only models that a test puts there have names; what the package ships is not among them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIGHTLINE_MODELS", str(tmp_path_factory.mktemp("models")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real clips, images and weights; the test is skipped without it."""

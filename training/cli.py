@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The subcommands `import` and `train`: plain functions that print."""
+"""The subcommands `import`, `train` and `ship`: plain functions that print."""
 
 from pathlib import Path
 from typing import Annotated
@@ -83,3 +83,34 @@ def train(
         console = Console(soft_wrap=True)
         console.print(escape(f"{weights}: run it with"), highlight=False)
         console.print(escape(f"  sightline run VIDEO --model {weights}"), highlight=False)
+
+
+def ship(
+    weights: Path,
+    *,
+    notes: Path,
+    evaluation: Path,
+    output: Path,
+    overwrite: bool = False,
+) -> None:
+    """Make the file that is shipped from weights of our own training: float16, with a whole card.
+
+    Args:
+        weights: What `sightline train` deployed.
+        notes: A YAML file of what no program can find out; configs/release has one.
+        evaluation: What `sightline evaluate --json` printed of these weights.
+        output: The file to write, NAME.safetensors.
+        overwrite: Replace the output if it exists.
+    """
+    from model.config import load_settings
+    from model.released import ReleaseNotes
+    from training.shipping import ship as ship_weights
+
+    read = load_settings(ReleaseNotes, notes)
+    card = ship_weights(weights, read, evaluation, output, overwrite=overwrite)
+    assert card.released is not None
+    overall = card.released.measured.overall
+    print(
+        f"{output}: {output.stat().st_size:,} bytes, AP {overall.ap:.3f}, AP50 {overall.ap50:.3f}, "
+        f"score {card.released.min_score:g}, licence {card.licence}"
+    )

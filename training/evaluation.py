@@ -31,7 +31,7 @@ from training.evaluation_report import (
 )
 from training.ground_truth import coco_truth, countable, of_classes
 from training.loading import EvaluationLoader, Loading
-from training.matching import Pair, best_threshold, confusion
+from training.matching import Pair, best_threshold, calibration, confusion
 from training.protocols import EvaluationPlan, Protocol
 from training.records import Split
 from training.sampling import Shard
@@ -110,6 +110,7 @@ def score(split: Split, found: Found, known: ClassMap, views: Views) -> Evaluati
         folders=_of_folders(split, found, counted),
         unknown=tuple(c for number, c in enumerate(split.classes) if number not in counted),
         confusion=confusion(pairs, counted, names, CONFUSION_SCORE),
+        calibration=calibration(pairs, counted),
     )
 
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from model.average_precision import FIGURES
+from model.released import Reliability
 from training.matching import ConfusionMatrix, Threshold
 from training.protocols import Protocol
 
@@ -66,6 +67,8 @@ class EvaluationReport:
     unknown: tuple[str, ...]
     """Classes of the data that the model does not know; they do not count."""
     confusion: ConfusionMatrix
+    calibration: tuple[Reliability, ...]
+    """What scores are worth, of all classes together."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the curves, in types that JSON knows."""
@@ -85,6 +88,7 @@ class EvaluationReport:
                 row.name: {"images": row.num_images, "objects": row.num_objects} | row.figures
                 for row in self.folders
             },
+            "calibration": [row.model_dump() for row in self.calibration],
             "not_known_to_the_model": list(self.unknown),
             "confusion": {
                 "min_score": self.confusion.min_score,

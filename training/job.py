@@ -104,7 +104,7 @@ def train_on(found: Material, recipe: Recipe, output: Path, *, shown: bool) -> P
         if not ranks.first:
             return None
         show_history(output, output / RESULTS)
-        return deploy(training, state, found)
+        return deploy(training, state)
 
 
 def begin(
@@ -264,7 +264,10 @@ def computes_bf16(recipe: Recipe, device: torch.device) -> bool:
 
 
 def card_of(guided: GuidedDetector, found: Material, recipe: Recipe, output: Path) -> Card:
-    """Return the card of a training's weights, but for what came of it."""
+    """Return the card of a training's weights, but for what came of it.
+
+    What it went on from is looked at now: the file may be another one when the training ends.
+    """
     before = read_card(recipe.model) if isinstance(recipe.model, Path) else None
     box, score = guided.detector.head.box[LEVELS[0]], guided.detector.head.score[LEVELS[0]]
     assert isinstance(box, Branch)
@@ -278,6 +281,14 @@ def card_of(guided: GuidedDetector, found: Material, recipe: Recipe, output: Pat
         image_size=recipe.sampling.image_size,
         source=output.resolve().name,
         licence=before.licence if before else "unknown",
+        trained=Trained(
+            data=found.name,
+            data_digest=found.digest,
+            recipe=recipe.model_dump_json(),
+            epoch=0,
+            commit=commit(),
+            start=before.trained if before else None,
+        ),
     )
 
 
@@ -286,19 +297,14 @@ def scale_of(guided: GuidedDetector) -> ScaleName:
     return next(name for name, scale in SCALES.items() if scale == guided.detector.scale)
 
 
-def deploy(training: Training, state: TrainState, found: Material) -> Path:
+def deploy(training: Training, state: TrainState) -> Path:
     """Write the main branch of the best epoch's averaged weights, fused, and what it is."""
     best = state.best
     assert best is not None, "a recipe has an epoch at least"
     guided, card = load_guided(training.output / BEST)
-    trained = Trained(
-        data=found.name,
-        data_digest=found.digest,
-        recipe=training.recipe.model_dump_json(),
-        epoch=best.epoch,
-        ap=best.ap,
-        ap50=best.ap50,
-        commit=commit(),
+    assert training.card.trained is not None
+    trained = training.card.trained.model_copy(
+        update={"epoch": best.epoch, "ap": best.ap, "ap50": best.ap50}
     )
     path = training.output / WEIGHTS
     save_weights(

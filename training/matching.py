@@ -13,9 +13,11 @@ from jaxtyping import Bool, Float, Int
 
 from model.boxes import area, pairwise_intersection, pairwise_iou
 from model.detections import Detections
+from model.released import Reliability
 from training.records import Objects
 
 MIN_IOU: Final = 0.5
+TENTHS: Final = 10
 Pair = tuple[Detections, Objects]
 """What was found in an image, best first, and what is there."""
 
@@ -86,6 +88,36 @@ def confusion(
         for column in np.setdiff1d(np.flatnonzero(~excused), columns):
             counts[background, place[int(sure.class_id[column])]] += 1
     return ConfusionMatrix(classes=tuple(names), min_score=min_score, counts=counts)
+
+
+def calibration(pairs: Iterable[Pair], classes: Sequence[int]) -> tuple[Reliability, ...]:
+    """Return, for tenths of the score, how many boxes there are and how many of them are right.
+
+    Args:
+        pairs: The images.
+        classes: Numbers of the classes that count; a box is right as that of its class only.
+    """
+    scores, right = [np.zeros(0)], [np.zeros(0, bool)]
+    for found, there in pairs:
+        for class_id in classes:
+            of_class = found[found.class_id == class_id]
+            hit, counts = _hits(of_class, there[there.class_id == class_id])
+            scores.append(of_class.score[counts])
+            right.append(hit[counts])
+    score, correct = np.concatenate(scores), np.concatenate(right)
+    tenth = np.minimum((score * TENTHS).astype(int), TENTHS - 1)
+    return tuple(_reliability(n, score[tenth == n], correct[tenth == n]) for n in range(TENTHS))
+
+
+def _reliability(
+    tenth: int, score: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"]
+) -> Reliability:
+    return Reliability(
+        above=tenth / TENTHS,
+        boxes=len(score),
+        score=round(float(score.mean()), 4) if len(score) else 0.0,
+        precision=round(float(right.mean()), 4) if len(score) else 0.0,
+    )
 
 
 def _hits(

@@ -17,6 +17,7 @@ from pipeline.cli import RunOptions, settings_of
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source, find_sources
 from pipeline.errors import SourceUnreadable
+from pipeline.job import settled
 
 _FRAMES = 400
 
@@ -64,7 +65,7 @@ def bench(
     """
     logging.basicConfig(format="sightline: %(message)s", level=logging.ERROR)
     how = how or BenchOptions()
-    settings = settings_of(config, options or RunOptions(), assign)
+    settings = settled(settings_of(config, options or RunOptions(), assign))
     source = _one_file(file)
     result = _streams(settings, source, how) if how.streams else _share(settings, source, how)
     if how.json:

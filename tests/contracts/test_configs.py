@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from model.config import load_settings
+from model.released import ReleaseNotes
 from pipeline.config import PipelineConfig
 from training.recipe import Recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs/pipeline"
 RECIPES = Path(__file__).parents[2] / "configs/training"
+RELEASES = Path(__file__).parents[2] / "configs/release"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -32,3 +34,8 @@ def test_a_recipe_loads(path: Path) -> None:
 def test_the_paper_s_recipe_is_the_default(scale: str) -> None:
     spelt = load_settings(Recipe, RECIPES / f"coco-{scale.lower()}.yaml")
     assert spelt == Recipe(model=scale)
+
+
+@pytest.mark.parametrize("path", sorted(RELEASES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_notes_of_a_release_load_under_its_name(path: Path) -> None:
+    assert load_settings(ReleaseNotes, path).name == path.stem

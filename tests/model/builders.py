@@ -16,6 +16,7 @@ from model.importing import bins_name, official_names
 from model.network import Detector
 from model.parity import make_pictures
 from model.quantisation import Quantisation
+from model.released import DataSource, Figures, Measured, Released, Reliability
 from model.reparam import fuse
 from model.scales import SCALES, ScaleName
 from model.weights import save_weights
@@ -106,6 +107,38 @@ def make_quantised_card(text: bytes, numbers: bytes, **changes: object) -> Card:
     )
     changed = {"form": "quantised", "dtype": "int8", "quantisation": quantisation} | changes
     return make_card(**changed)
+
+
+def make_released(**changes: object) -> Released:
+    """What a card says of a released model, invented."""
+    figures = Figures(ap=0.4, ap50=0.6, ap75=0.5, ap_small=0.1, ap_medium=0.4, ap_large=-1)
+    measured = Measured(
+        split="test",
+        images=9,
+        protocol="square",
+        image_size=96,
+        overall=figures,
+        classes=dict.fromkeys(CLASSES, figures),
+        calibration=(Reliability(above=0.9, boxes=4, score=0.95, precision=0.75),),
+    )
+    released = Released(
+        name="street-t",
+        licence="Apache-2.0",
+        data=(DataSource(name="a test", licence="CC0"),),
+        command="sightline train data.yaml",
+        min_score=0.33,
+        weaknesses=("knows nothing",),
+        measured=measured,
+    )
+    return released.model_copy(update=changes)
+
+
+def make_shipped(folder: Path, name: str = "street-t", **changes: object) -> Path:
+    """A released model with random weights, in float16."""
+    card = make_card(dtype="float16", released=make_released(name=name, **changes))
+    path = folder / f"{name}.safetensors"
+    save_weights(path, fuse(make_calm_detector()), card)
+    return path
 
 
 def make_weights(folder: Path, name: str = "random.safetensors") -> Path:

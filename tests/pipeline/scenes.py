@@ -67,7 +67,7 @@ def make_camera_pictures(folder: Path, *, num_frames: int = 50) -> Path:
     return folder
 
 
-def make_card_file(path: Path, classes: Sequence[str] = CLASSES) -> Path:
+def make_card_file(path: Path, classes: Sequence[str] = CLASSES, **changes: object) -> Path:
     """A weights file in name only: enough for all that looks at the card."""
     card = Card(
         scale="T",
@@ -76,7 +76,7 @@ def make_card_file(path: Path, classes: Sequence[str] = CLASSES) -> Path:
         box_groups=4,
         form="fused",
         source="made by a test",
-    )
+    ).model_copy(update=changes)
     save_file({"nothing": np.zeros(1, np.float32)}, path, {CARD_KEY: card.model_dump_json()})
     return path
 

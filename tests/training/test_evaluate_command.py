@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from model.reparam import fuse
-from model.weights import save_weights
+from model.weights import save_weights, weights_digest
 from sightline import main
 from tests.model.builders import make_calm_detector, make_card
 from tests.training.datasets_on_disk import add, write_coco, write_yaml
+from training.shipping import read_measured
 
 NAMES = ["person", "bicycle", "car"]
 
@@ -30,7 +31,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def test_json_holds_the_figures_and_through_the_pipeline_they_are_the_same(
-    weights: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["evaluate", str(weights), "--data", str(dataset), "--imgsz", "64", "--workers", "0"]
     assert main([*command, "--json", "--through-pipeline"]) == 0
@@ -38,6 +39,12 @@ def test_json_holds_the_figures_and_through_the_pipeline_they_are_the_same(
     assert (tree["images"], tree["protocol"], tree["image_size"]) == (3, "square", 64)
     assert sum(row["objects"] for row in tree["classes"].values()) == 3
     assert tree["through_pipeline"]["AP"] == pytest.approx(tree["AP"], abs=0.003)
+
+    (tmp_path / "evaluation.json").write_text(json.dumps(tree))  # what a card takes over
+    measured = read_measured(tmp_path / "evaluation.json", weights_digest(weights), tuple(NAMES))
+    assert measured.overall.ap == tree["AP"]
+    assert measured.image_size == 64
+    assert sum(row.boxes for row in measured.calibration) > 0
 
 
 def test_a_coco_file_can_be_measured_on(
@@ -75,6 +82,7 @@ def test_errors_are_one_line_that_says_what_is_wrong(
     assert "no split 'test'; there are val" in says(capsys, weights, *data, "--split", "test")
     assert "cannot read these weights" in says(capsys, tmp_path / "none.safetensors", *data)
     assert "data.yaml" in says(capsys, dataset, *data)  # not weights
+    assert "no weights: pass --model FILE" in says(capsys, *data)  # and none is shipped
     assert "multiple of 32" in says(capsys, weights, *data, "--imgsz", "100")
     assert "--batch of 1 or more" in says(capsys, weights, *data, "--batch", "0")
     rect = ("--through-pipeline", "--protocol", "rect")

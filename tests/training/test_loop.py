@@ -8,14 +8,17 @@ import torch
 
 from model import load
 from model.errors import ConfigError, ModelError
-from model.weights import load_detector, read_card
+from model.weights import load_detector, read_card, save_weights
+from tests.model.builders import make_card, make_detector
 from tests.training.trainings import STILL, tiny, write_data
 from training import loop
 from training.criterion import Criterion, Losses
+from training.datasets import read_dataset
 from training.errors import TrainingFailed
-from training.job import train
+from training.job import card_of, material, train
 from training.pgi import GuidedLogits
 from training.recipe import Recipe
+from training.starting import start
 from training.state import TrainState
 from training.targets import Targets
 from training.weights import load_guided
@@ -119,7 +122,21 @@ def test_deployed_weights_are_trained_further(data: Path) -> None:
     weights = run(data, tiny())
     again = train(data, tiny(model=weights), data.parent / "again", resume=False, shown=False)
     assert again is not None
-    assert read_card(again).scale == "T"
+    card = read_card(again)
+    assert card.scale == "T"
+    assert card.trained is not None
+    assert card.trained.start == read_card(weights).trained
+    assert card.trained.from_random()
+
+
+def test_weights_trained_on_from_imported_ones_are_known_as_such(data: Path) -> None:
+    imported = data.parent / "imported.safetensors"
+    save_weights(imported, make_detector(), make_card(form="unfused"))
+    recipe, dataset = tiny(model=imported), read_dataset(data)
+    guided = start(imported, recipe.form, dataset.classes, ())
+    card = card_of(guided, material(dataset, recipe), recipe, data.parent)
+    assert card.trained is not None
+    assert not card.trained.from_random()
 
 
 def test_results_have_a_line_for_each_epoch(data: Path) -> None:

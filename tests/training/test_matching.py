@@ -8,7 +8,7 @@ import pytest
 
 from model.detections import Detections
 from tests.training.datasets_on_disk import Box, objects_of
-from training.matching import best_threshold, confusion
+from training.matching import best_threshold, calibration, confusion
 from training.records import Objects
 
 FIRST, SECOND, THIRD = (0, 0, 40, 40), (50, 50, 90, 90), (100, 0, 140, 40)
@@ -104,3 +104,16 @@ def test_an_object_goes_with_the_box_that_is_closest() -> None:
     pair = (found((0.9, 1, shifted), (0.5, 0, FIRST)), there((0, *FIRST)))
     matrix = confusion([pair], (0, 1), ("a", "b"), 0.25)
     assert matrix.counts.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def test_calibration_counts_the_boxes_of_each_tenth_and_those_that_are_right() -> None:
+    pairs = [
+        (found((0.95, 0, FIRST), (0.92, 0, NOWHERE), (0.31, 1, SECOND)), there((0, *FIRST))),
+        (found((0.98, 1, SECOND), (1.0, 0, SECOND)), there((1, *SECOND))),
+    ]
+    tenths = calibration(pairs, [0, 1])
+    assert [row.above for row in tenths] == [n / 10 for n in range(10)]
+    assert [row.boxes for row in tenths] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 4]
+    assert (tenths[9].score, tenths[9].precision) == (pytest.approx(0.9625), 0.5)
+    assert (tenths[3].score, tenths[3].precision) == (pytest.approx(0.31), 0)
+    assert (tenths[0].score, tenths[0].precision) == (0, 0)
