@@ -10,7 +10,6 @@ from typing import Any
 from model.card import Card, read_card
 from model.engines import build_engine
 from model.engines.build import check_runs
-from model.errors import ConfigError
 from model.shipped import has_default, with_min_score, with_weights
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import find_sources
