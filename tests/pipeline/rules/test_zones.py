@@ -128,6 +128,13 @@ def test_a_loiterer_may_be_out_of_sight_for_a_while_and_come_back_elsewhere_by_t
     assert phases(play.see_for(10, {1: standing(200, 800)})) == ["start"]
 
 
+def test_a_loiterer_is_told_of_when_back_inside():
+    play = Play(LOITER)
+    play.see_for(28, {1: INSIDE})
+    assert play.see_for(4, {1: OUTSIDE}) == []
+    assert phases(play.see_for(1, {1: INSIDE})) == ["start"]
+
+
 def test_only_the_classes_and_scores_of_a_rule_count():
     play = Play(DWELL | {"for_s": 1, "classes": ["car"], "min_score": 0.6})
     boxes = {
