@@ -150,6 +150,7 @@ class Book:
     def _tell_moment(self, happened: Happened, scene: Scene) -> None:
         if self._now_s < self._quiet_until_s:
             return
+        at_s = scene.at_s - (scene.now_s - happened.about.seen_s)
         event = Event(
             id=self._new_id(),
             revision=0,
@@ -158,9 +159,9 @@ class Book:
             camera=self._camera,
             rule=self._rule.name,
             reason=happened.reason,
-            at_s=scene.at_s,
-            started_s=scene.at_s,
-            ended_s=scene.at_s,
+            at_s=at_s,
+            started_s=at_s,
+            ended_s=at_s,
             subject=_subject(happened.about, scene),
             direction=happened.direction,
             count=happened.count,

@@ -92,6 +92,8 @@ class Rules:
         self._pace = _Pace()
         self._at_s = 0.0
         self._now_s = 0.0
+        """A clock of our own that follows `captured_ns` and stands where that steps back."""
+        self._captured_s: float | None = None
 
     def update(
         self,
@@ -111,12 +113,14 @@ class Rules:
             captured_ns: The same by the monotonic clock.
             predicted: Whether its objects were carried over, not detected.
         """
-        now_s = captured_ns / 1e9
+        captured_s = captured_ns / 1e9
         told = Told()
-        if self._pace.is_gap(now_s):
+        if self._pace.is_gap(captured_s):
             told = self.reset(self._at_s)
-        elapsed_s = self._pace.go_on(now_s)
-        self._at_s, self._now_s = at_s, max(now_s, self._now_s)
+        elapsed_s = self._pace.go_on(captured_s)
+        if self._captured_s is not None:
+            self._now_s += max(0.0, captured_s - self._captured_s)
+        self._at_s, self._captured_s = at_s, captured_s
         named, nameless = sights_of(tracks, picture_hw)
         scene = Scene(
             at_s=at_s,

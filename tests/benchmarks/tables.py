@@ -19,6 +19,7 @@ PAGES = (
     ROOT / "docs" / "speed.md",
     ROOT / "docs" / "training.md",
     ROOT / "docs" / "decisions" / "0011-requests-side-by-side.md",
+    ROOT / "docs" / "decisions" / "0016-zones-and-lines-are-our-own.md",
 )
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BLOCK = re.compile(
@@ -292,6 +293,43 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def rules(result: dict[str, Any]) -> Iterator[str]:
+    """`bench_rules.py`: time and wrong answers of zones and lines, then what each rule takes."""
+    spent, wrong = result["microseconds_a_frame"], result["wrong_answers"]
+    alone = spent["rules"]["none"]
+    lines = wrong["line"].items()
+    rows = (
+        ("a zone, µs", *(f"{spent['zone'][side]:.0f}" for side in ("ours", "supervision"))),
+        (
+            "a line, µs",
+            f"{spent['line']['ours'] - alone:.0f}, its events included",
+            f"{spent['line']['supervision']:.0f}",
+        ),
+        (
+            f"wrong of {wrong['zone']['points']} points within 2 px of an edge",
+            *(str(wrong["zone"][side]) for side in ("ours", "supervision")),
+        ),
+        *(
+            (
+                f"wrong of {line['walks']} {pace} walks around a line",
+                *(str(line[side]) for side in ("ours", "supervision")),
+            )
+            for pace, line in lines
+        ),
+    )
+    yield from markdown(("", "ours", "supervision"), rows)
+    yield ""
+    each = {kind: time for kind, time in spent["rules"].items() if kind not in _NOT_KINDS}
+    yield (
+        f"A frame without rules takes {alone:.0f} µs, a rule of each kind adds "
+        f"{min(each.values()) - alone:.0f} to {max(each.values()) - alone:.0f}, one of each kind "
+        f"take {spent['rules']['one_of_each']:.0f} µs together. {result['cores']} cores of "
+        f"{result['cpu']}; medians; commit {result['commit']}."
+    )
+
+
+_NOT_KINDS = ("none", "one_of_each")
+
 KINDS: dict[str, Callable[[Any], Iterable[str]]] = {
     "accuracy": accuracy,
     "assignment": assignment,
@@ -299,6 +337,7 @@ KINDS: dict[str, Callable[[Any], Iterable[str]]] = {
     "bound": bound,
     "loading": loading,
     "peers": peers,
+    "rules": rules,
     "streams": streams,
     "training-step": training_step,
 }

@@ -33,6 +33,7 @@ def loaded_by(statement: str, packages: tuple[str, ...] = HEAVY) -> set[str]:
         ("import pipeline.stages.infer", {"zmq"}),
         ("import pipeline.stages.suppress", {"zmq"}),
         ("import pipeline.stages.write", {"av", "cv2", "zmq"}),
+        ("import pipeline.rules.engine", set()),
         ("import sightline\nsightline.main(['--help'])", set()),
         ("from model import load", set()),
     ],

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections import defaultdict
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,15 +133,14 @@ def test_a_wall_clock_that_jumps_fires_nothing_and_leaves_nothing_open(jump_s):
     assert all(event.ended_s >= event.started_s for event in told)
 
 
-def test_a_capture_time_that_steps_back_neither_crashes_nor_fires():
-    play = Play(*EVERY_KIND)
-    play.see_for(3, INSIDE)
+def test_a_capture_time_that_steps_back_neither_fires_nor_stops_anything():
+    play = Play(DWELL)
+    play.see_for(5, INSIDE)
     play.now_s -= 1e4
-    play.see_for(3, INSIDE)
-    play.see_for(3, {})
-    play.now_s += 2e4
-    play.see_for(10, {})
-    assert_each_start_has_one_end(play)
+    assert play.see_for(4, INSIDE) == []
+    (start,) = play.see_for(2, INSIDE)
+    assert start.reason == "person 1 has been in yard for 10 s"
+    assert phases(play.see_for(4, {})) == ["end"]
 
 
 def test_what_is_remembered_is_bounded_whatever_comes():
@@ -150,12 +151,33 @@ def test_what_is_remembered_is_bounded_whatever_comes():
         assert len(play.rules._objects.known) <= MOST_OBJECTS
     play.see({track_id: standing(500, 800) for track_id in range(1, 1500)})
     assert len(play.rules._objects.known) <= MOST_OBJECTS
+    play.reset()
     play.see_for(10, {})
     assert len(play.rules._objects.known) == 0
     for post in play.rules._posts:
         assert not post.book._open
         assert not post.book._over
     assert_each_start_has_one_end(play)
+
+
+def test_of_two_boxes_with_one_number_the_better_one_counts():
+    both = tracks_of({1: standing(500, 800), 2: (*standing(500, 300), 0.5, 0)})
+    twice = replace(both, track_id=np.array([1, 1]))
+    play = Play(DWELL | {"for_s": 1})
+    told = [
+        play.rules.update(twice, PICTURE_HW, at_s=START_S + at, captured_ns=at * 10**9).events
+        for at in range(5)
+    ]
+    assert [event.phase for events in told for event in events] == ["start"]
+
+
+def test_a_good_score_counts_until_the_camera_is_lost():
+    play = Play(DWELL | {"for_s": 5, "min_score": 0.6})
+    weak = {1: (*INSIDE[1], 0.5, 0)}
+    play.see(INSIDE)
+    assert phases(play.see_for(6, weak)) == ["start"]
+    play.reset()
+    assert play.see_for(10, weak) == []
 
 
 def test_without_rules_nothing_is_told():

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.rules.geometry import Area, fault_of_polygon, overlap, pairs
+from tests.pipeline.rules.exact import is_inside
 
 SQUARE = [(0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (0.2, 0.8)]
 HORSESHOE = [(0, 0), (1, 0), (1, 1), (0.75, 1), (0.75, 0.25), (0.25, 0.25), (0.25, 1), (0, 1)]
@@ -34,6 +35,18 @@ def test_the_hollow_of_a_horseshoe_is_outside():
 
 def test_nobody_is_in_no_area():
     assert Area(SQUARE).contains(np.zeros((0, 2))).tolist() == []
+
+
+corners = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=3, max_size=7)
+
+
+@given(corners)
+def test_any_polygon_holds_what_exact_arithmetic_says(corners):
+    if fault_of_polygon([(x / 8, y / 8) for x, y in corners]) is not None:
+        return
+    places = [(x, y) for x in range(9) for y in range(9)]
+    inside = Area([(x / 8, y / 8) for x, y in corners]).contains(np.array(places) / 8)
+    assert inside.tolist() == [is_inside(corners, place) for place in places]
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=20))

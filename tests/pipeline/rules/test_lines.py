@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-from fractions import Fraction
-
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.rules.memory import RulesMemory
+from tests.pipeline.rules.exact import crossings
 from tests.pipeline.rules.play import PICTURE_HW, START_S, Play, standing
 
 LINE = {"kind": "line", "line": "gate", "confirm_frames": 1, "margin": 0}
@@ -132,35 +131,4 @@ def test_counts_of_any_walk_are_those_of_exact_arithmetic(places, start, end):
         return
     play = Play(LINE, lines={"gate": [[x / 16, y / 16] for x, y in (start, end)]})
     walk(play, *[(64 * x, 64 * y) for x, y in places], picture_hw=(1024, 1024))
-    assert directions(play) == exact(places, start, end)
-
-
-def exact(places, start, end):
-    """Directions by fractions: a place on the line belongs to neither side until one is taken."""
-    found, settled, passed = [], 0, 0
-    for index, place in enumerate(places):
-        side = turn(start, end, place)
-        if index and (turn(start, end, places[index - 1]) > 0) != (side > 0):
-            passed += meets(places[index - 1], place, start, end) * (1 if side > 0 else -1)
-        if side == 0:
-            continue
-        sign = 1 if side > 0 else -1
-        if settled == -sign and passed * sign > 0:
-            found.append("in" if sign > 0 else "out")
-        settled, passed = sign, 0
-    return found
-
-
-def turn(start, end, place):
-    """More than 0 to the left of who walks from start to end, as the picture is seen."""
-    along_x, along_y = end[0] - start[0], end[1] - start[1]
-    return along_y * (place[0] - start[0]) - along_x * (place[1] - start[1])
-
-
-def meets(before, after, start, end):
-    first, second = turn(start, end, before), turn(start, end, after)
-    share = Fraction(first, first - second)
-    met = [b + share * (a - b) for b, a in zip(before, after, strict=True)]
-    along = [e - s for s, e in zip(start, end, strict=True)]
-    dot = sum((m - s) * a for m, s, a in zip(met, start, along, strict=True))
-    return 0 <= dot <= sum(a * a for a in along)
+    assert directions(play) == crossings(places, start, end)

@@ -68,7 +68,11 @@ def test_who_was_inside_and_is_outside_has_left():
 def test_who_leaves_the_picture_from_the_zone_has_left_it_and_who_is_hidden_has_not():
     play = Play(EXIT)
     play.see({1: (0, 700, 60, 900), 2: (500, 600, 560, 800)}, frames=5)
-    assert reasons(play.see_for(10, {})) == ["person 1 left the picture from yard"]
+    last_s = play.at_s
+    (moment,) = play.see_for(10, {})
+    assert moment.reason == "person 1 left the picture from yard"
+    assert moment.at_s == pytest.approx(last_s)
+    assert len(play.pictures) == 0
 
 
 def test_the_lower_edge_of_the_picture_belongs_to_a_zone_that_reaches_it():
@@ -122,6 +126,13 @@ def test_a_loiterer_may_be_out_of_sight_for_a_while_and_come_back_elsewhere_by_t
     play.see_for(20, {1: INSIDE})
     play.see_for(4, {})
     assert phases(play.see_for(10, {1: standing(200, 800)})) == ["start"]
+
+
+def test_a_loiterer_is_told_of_when_back_inside():
+    play = Play(LOITER)
+    play.see_for(28, {1: INSIDE})
+    assert play.see_for(4, {1: OUTSIDE}) == []
+    assert phases(play.see_for(1, {1: INSIDE})) == ["start"]
 
 
 def test_only_the_classes_and_scores_of_a_rule_count():
