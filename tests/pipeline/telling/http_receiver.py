@@ -2,6 +2,7 @@
 """A web server on loopback that takes events, and can fail in every way."""
 
 import json
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -37,7 +38,9 @@ class HttpReceiver:
     byte of the answer now and then), `flood` (an answer without end) or `garbage`.
     """
 
-    def __init__(self, *answers: int | str, port: int = 0) -> None:
+    def __init__(
+        self, *answers: int | str, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.answers = list(answers)
         self.always: int | str = 200
         self.headers: dict[str, str] = {}
@@ -57,6 +60,8 @@ class HttpReceiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()

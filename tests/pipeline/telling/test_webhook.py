@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """One receiver, one letter: what each kind of failure becomes."""
 
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from model.errors import ConfigError
 from pipeline.telling.config import WebhookConfig
 from pipeline.telling.letters import Letter, Refused, Unreachable, encode_event
 from pipeline.telling.signature import HEADER, WINDOW_S, sign, verify
@@ -129,12 +133,47 @@ def test_nobody_at_the_address_is_said_without_the_address():
     assert TOKEN not in str(told.value)
 
 
-def test_a_certificate_that_is_not_trusted_is_refused(server):
+def test_a_receiver_that_speaks_no_tls_is_told_nothing(server):
     receiver = make_receiver(server.url.replace("http:", "https:") + TOKEN)
-    with pytest.raises(Unreachable) as told:  # it speaks no TLS at all
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1: no TLS connection") as told:
         receiver.send([LETTER])
-    assert "127.0.0.1: no TLS connection" in str(told.value)
     assert TOKEN not in str(told.value)
+    assert server.requests == []
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1 that no one but its owner trusts, with its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    key, found, both = (tmp_path / name for name in ("key", "found", "own.pem"))
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(found)]
+    subprocess.run(command, check=True, capture_output=True)
+    both.write_bytes(key.read_bytes() + found.read_bytes())
+    return both
+
+
+def test_only_a_certificate_that_is_trusted_is_told_anything(certificate):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    with HttpReceiver(tls=tls) as server:
+        url = server.url.replace("http:", "https:")
+        with pytest.raises(Unreachable, match="certificate is not trusted"):
+            make_receiver(url).send([LETTER])
+        assert server.requests == []
+        make_receiver(url, ca_file=certificate, timeout_s=5.0).send([LETTER])
+        with pytest.raises(Unreachable, match="certificate is not trusted"):
+            make_receiver(url.replace("127.0.0.1", "localhost"), ca_file=certificate).send([LETTER])
+    assert len(server.requests) == 1
+
+
+def test_certificates_that_cannot_be_read_are_refused(tmp_path):
+    (tmp_path / "empty.pem").touch()
+    for name, says in (("none.pem", "no such file"), ("empty.pem", "cannot use these")):
+        with pytest.raises(ConfigError, match=says):
+            make_receiver("https://h/", ca_file=tmp_path / name)
 
 
 @pytest.mark.parametrize(
