@@ -51,8 +51,15 @@ class Broker:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
+            self._process.send_signal(signal.SIGCONT)
             self._process.wait()
             self._process = None
+
+    def __enter__(self) -> "Broker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def hang(self, *, hangs: bool) -> None:
         """Have it do nothing, or go on."""

@@ -16,9 +16,8 @@ EVENTS = "sightline/events/yard/line"
 
 @pytest.fixture
 def broker(tmp_path):
-    broker = Broker(tmp_path)
-    yield broker
-    broker.stop()
+    with Broker(tmp_path) as broker:
+        yield broker
 
 
 @contextmanager
@@ -60,9 +59,13 @@ def test_an_event_reaches_a_subscriber_as_every_receiver_has_it(tmp_path, broker
 
 def test_a_broker_that_was_away_has_missed_nothing(tmp_path):
     """It remembers who subscribed, and nothing else that would help us."""
-    broker = Broker(tmp_path, "persistence true", f"persistence_location {tmp_path}/")
+    remembering = Broker(tmp_path, "persistence true", f"persistence_location {tmp_path}/")
     announced = "homeassistant/binary_sensor/sightline_yard/motion/config"
-    with listening(broker) as listener, telling(tmp_path, broker) as teller:
+    with (
+        remembering as broker,
+        listening(broker) as listener,
+        telling(tmp_path, broker) as teller,
+    ):
         for number in range(50):
             teller.tell(make_event(number))
         wait_until(lambda: listener.ids(EVENTS) == list(range(50)))
@@ -76,7 +79,6 @@ def test_a_broker_that_was_away_has_missed_nothing(tmp_path):
         wait_until(lambda: mqtt_of(teller).sent == 100)
         wait_until(lambda: listener.ids(EVENTS) == list(range(100)))
         wait_until(lambda: len(listener.on(announced)) >= 2)
-    broker.stop()
 
 
 def test_a_broker_that_hung_has_missed_nothing_and_doubles_say_so(tmp_path, broker):
@@ -149,25 +151,23 @@ def test_a_broker_hears_of_a_program_that_died(tmp_path, broker):
 def test_a_topic_the_broker_does_not_allow_parks_its_events_only(tmp_path):
     rules = tmp_path / "acl"
     rules.write_text("topic readwrite sightline/events/door/#\ntopic write sightline/status\n")
-    broker = Broker(tmp_path, f"acl_file {rules}")
-    try:
-        with telling(tmp_path, broker, home_assistant=False) as teller:
-            teller.tell(make_event(1))
-            teller.tell(make_event(2, camera="door"))
-            wait_until(lambda: mqtt_of(teller).sent == 1)
-            assert mqtt_of(teller).parked == 1
-            assert "Not authorized" in mqtt_of(teller).last_error
-    finally:
-        broker.stop()
+    with (
+        Broker(tmp_path, f"acl_file {rules}") as broker,
+        telling(tmp_path, broker, home_assistant=False) as teller,
+    ):
+        teller.tell(make_event(1))
+        teller.tell(make_event(2, camera="door"))
+        wait_until(lambda: mqtt_of(teller).sent == 1)
+        assert mqtt_of(teller).parked == 1
+        assert "Not authorized" in mqtt_of(teller).last_error
 
 
 def test_a_wrong_password_is_said_without_it(tmp_path):
     (tmp_path / "users").touch()
-    broker = Broker(tmp_path, f"password_file {tmp_path / 'users'}")
-    try:
-        with telling(tmp_path, broker, username="u", password="p4ss-w0rd") as teller:
-            wait_until(lambda: mqtt_of(teller).last_error)
-            assert "not authorized" in mqtt_of(teller).last_error
-            assert "p4ss" not in mqtt_of(teller).last_error
-    finally:
-        broker.stop()
+    with (
+        Broker(tmp_path, f"password_file {tmp_path / 'users'}") as broker,
+        telling(tmp_path, broker, username="u", password="p4ss-w0rd") as teller,
+    ):
+        wait_until(lambda: mqtt_of(teller).last_error)
+        assert "not authorized" in mqtt_of(teller).last_error
+        assert "p4ss" not in mqtt_of(teller).last_error
