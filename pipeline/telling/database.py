@@ -24,6 +24,8 @@ CHECKPOINT_S: Final = 10.0
 _APPLICATION_ID: Final = 0x53_4C_45_56
 _BUSY_S: Final = 2.0
 _WAL_BYTES: Final = 4 << 20
+_BESIDE: Final = ("-wal", "-shm")
+"""Endings of the files that SQLite has beside a database."""
 
 MIGRATIONS: Final = (
     (  # 1: events and outbox
@@ -31,14 +33,14 @@ MIGRATIONS: Final = (
             id TEXT PRIMARY KEY, revision INTEGER NOT NULL, camera TEXT NOT NULL,
             kind TEXT NOT NULL, started_s REAL NOT NULL, at_s REAL NOT NULL,
             open INTEGER NOT NULL, snapshot TEXT, body BLOB NOT NULL
-        ) WITHOUT ROWID""",
+        )""",
         "CREATE INDEX events_at ON events (at_s)",
         "CREATE INDEX events_open ON events (id) WHERE open",
         """CREATE TABLE outbox (
             receiver TEXT NOT NULL, seq INTEGER NOT NULL, id TEXT NOT NULL,
             revision INTEGER NOT NULL, put_s REAL NOT NULL, body BLOB NOT NULL,
             PRIMARY KEY (receiver, seq)
-        ) WITHOUT ROWID""",
+        )""",
     ),
     (  # 2: letters a receiver refuses; pages by camera and kind
         "ALTER TABLE outbox ADD COLUMN parked INTEGER NOT NULL DEFAULT 0",
@@ -135,6 +137,8 @@ def identity(path: Path) -> tuple[int, int] | None:
 def salvage(old: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     """Write a database whose file was removed, and which is open still, to where it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for ending in _BESIDE:
+        path.with_name(path.name + ending).unlink(missing_ok=True)
     copy = sqlite3.connect(path, isolation_level=None)
     try:
         old.backup(copy)
@@ -143,13 +147,13 @@ def salvage(old: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     return open_database(path)
 
 
-def set_aside(path: Path) -> None:
-    """Keep a damaged database under another name, so that a new one can take its place."""
-    kept = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-    for ending in ("", "-wal", "-shm"):
+def set_aside(path: Path, why: str) -> None:
+    """Keep a file that cannot be used under another name, so that ours can take its place."""
+    kept = path.with_name(f"{path.name}.{why}-{time.strftime('%Y%m%d-%H%M%S')}")
+    for ending in ("", *_BESIDE):
         with suppress(OSError):
             path.with_name(path.name + ending).replace(kept.with_name(kept.name + ending))
-    logger.error("%s: damaged; kept as %s, and begun anew", path, kept.name)
+    logger.error("%s: %s; what lay there is kept as %s", path, why, kept.name)
 
 
 def checkpoint(connection: sqlite3.Connection) -> None:

@@ -9,7 +9,8 @@ What always holds. If the code is at odds with it, the code is wrong.
     receivers have confirmed. A message that is kept already is not kept or told again.
 3.  If the database cannot be written, that is said once; the events wait and it is tried until it
     can. Receivers are told from memory until then, so that an event about a full disk gets out.
-4.  If the file was removed, it is written anew from what is open still, with all it held.
+4.  If the file was removed or replaced, it is written anew from what is open still, with all it
+    held. A damaged one is kept under another name, and a new one begun.
 5.  Events left open by a run that was killed are given an end before the first new one is kept.
 """
 
@@ -291,30 +292,39 @@ class Journal:
         if self._connection is None:
             self._open()
         elif (found := identity(path)) != self._identity:
-            if found is None:
-                logger.warning("%s: was removed; writing it anew from what is open", path)
-                fresh = salvage(self._connection, path)
-            else:
-                logger.warning("%s: was replaced by another file, which is used now", path)
-                fresh = open_database(path)
-            self._connection.close()
-            self._connection, self._identity = fresh, identity(path)
+            self._follow(self._connection, is_removed=found is None)
         assert self._connection is not None
         return self._connection
+
+    def _follow(self, old: sqlite3.Connection, *, is_removed: bool) -> None:
+        """Write what is open still to where its file was."""
+        path = self._database.path
+        if not is_removed:
+            set_aside(path, "replaced")
+        fresh = salvage(old, path)
+        logger.warning("%s: was taken away; written anew from what was open", path)
+        old.close()
+        self._connection, self._identity = fresh, identity(path)
 
     def _open(self) -> None:
         if self._reserved is None:
             make_folder(self._database.path)
             self._reserved = reserve(self._database.path)
-        self._connection = open_database(self._database.path)
-        self._identity = identity(self._database.path)
-        if self._begun:
-            return
-        with transaction(self._connection):
-            last = outbox.begin(self._connection, self._receivers)
-            ends = ends_of_interrupted(self._connection)
-        self.inherited = self._last_seq = last
+        connection = open_database(self._database.path)
+        try:
+            if not self._begun:
+                self._begin(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._identity = connection, identity(self._database.path)
         self._begun = True
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Take over what an earlier run has left."""
+        with transaction(connection):
+            self.inherited = self._last_seq = outbox.begin(connection, self._receivers)
+        ends = ends_of_interrupted(connection)
         self.counts.interrupted = len(ends)
         with self._changed:
             for event, body in reversed(ends):
@@ -336,6 +346,7 @@ class Journal:
             outbox.settle(connection, self._done[:num_done], self._parked[:num_parked])
         self._last_seq = seq
         self._publish(self._group)
+        self._recover()
         with self._changed:
             self.counts.kept += num_kept
             self.counts.known += len(group) - num_kept
@@ -374,13 +385,16 @@ class Journal:
     def _drop_connection(self, failure: Exception) -> None:
         """Close what may be spoilt; but not a removed file that is all there is."""
         code = getattr(failure, "sqlite_errorcode", None)
-        if code is None or code & 0xFF in _STANDING or self._connection is None:
+        if code is None or code & 0xFF in _STANDING:
             return
-        if identity(self._database.path) == self._identity:
+        damaged = code & 0xFF == sqlite3.SQLITE_CORRUPT
+        if self._connection is not None:
+            if not damaged and identity(self._database.path) != self._identity:
+                return
             self._connection.close()
             self._connection = None
-            if code & 0xFF == sqlite3.SQLITE_CORRUPT:
-                set_aside(self._database.path)
+        if damaged:
+            set_aside(self._database.path, "damaged")
 
 
 def _reason(failure: Exception) -> str:

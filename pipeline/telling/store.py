@@ -138,7 +138,8 @@ def forget(connection: sqlite3.Connection, *, before_s: float, most_bytes: int) 
         snapshots += [name for (name,) in rows if name is not None]
         if not rows:
             break
-    connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+    # a script is stepped to its end; one statement without rows gives back a single page
+    connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
     return snapshots
 
 
