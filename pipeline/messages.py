@@ -148,7 +148,6 @@ class Found(Timed, frozen=True, kw_only=True, tag=True):
     """
 
     part: Part
-
     model: int = 0
     """The number of the model that found them."""
 
@@ -156,6 +155,8 @@ class Found(Timed, frozen=True, kw_only=True, tag=True):
 class Tracked(Timed, frozen=True, kw_only=True, tag=True):
     """Tracks of one frame; xyxy, score, class_id and track_id ride beside the header."""
 
+    picture_hw: tuple[int, int]
+    """Height and width of the upright picture the boxes are in."""
     predicted: bool = False
     """Whether they were carried over from the frames before, not detected in this one."""
     model: int = 0

@@ -95,7 +95,12 @@ def _write_tracks(material: Material, folder: Path) -> int:
     sink = TextFiles(folder / "tracks.txt", folder / "tracks.jsonl", material.engine.classes)
     for number, each in enumerate(tracks):
         timed = Tracked(
-            stream="", frame_index=number, pts_ns=number, duration_ns=1, captured_ns=number
+            stream="",
+            frame_index=number,
+            pts_ns=number,
+            duration_ns=1,
+            captured_ns=number,
+            picture_hw=(1, 1),
         )
         sink.write(timed, each)
     sink.abandon()

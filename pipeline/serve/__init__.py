@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many cameras for months: settings, the service, and how it is watched."""
+"""`sightline serve`: many cameras for months."""

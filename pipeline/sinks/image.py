@@ -19,6 +19,7 @@ _ENCODINGS: Final[dict[str, list[int]]] = {
     ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 92],
     ".png": [cv2.IMWRITE_PNG_COMPRESSION, 3],
 }
+_SNAPSHOT_QUALITY: Final = 85
 
 
 class ImageWriter:
@@ -54,6 +55,16 @@ class ImageWriter:
 
     def abandon(self) -> None:
         """Leave the picture under its temporary name."""
+
+
+def jpeg(
+    picture: UInt8[np.ndarray, "rows W"], picture_hw: tuple[int, int], matrix: Matrix
+) -> bytes:
+    """Encode a picture (NV12), less what it grew by, as JPEG."""
+    height, width = picture_hw
+    pixels = _bgr(picture, matrix)[:height, :width]
+    _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _SNAPSHOT_QUALITY])
+    return encoded.tobytes()
 
 
 def _bgr(picture: UInt8[np.ndarray, "rows W"], matrix: Matrix) -> UInt8[np.ndarray, "H W 3"]:

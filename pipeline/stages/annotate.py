@@ -18,10 +18,9 @@ from pipeline.messages import (
 )
 from pipeline.metrics import Counters
 from pipeline.nv12 import Matrix
-from pipeline.ordering import Ordered
+from pipeline.stages.pairing import Pairs
 from pipeline.tracking.tracks import Tracks
-from pipeline.transport.links import Delivery
-from pipeline.transport.pool import Pool, SlotGone
+from pipeline.transport.pool import Pool
 from pipeline.transport.ports import Ports
 
 _UINT8 = np.dtype(np.uint8)
@@ -29,9 +28,6 @@ _SLOTS = 4
 
 MakeDrawer = Callable[[tuple[int, int], Matrix, float], Drawer]
 """A drawer for pictures of this height and width and this matrix, shown at this rate."""
-
-_Pictured = tuple[Delivery, np.ndarray | None]
-"""A message that stands for a picture, and its pixels where it has any."""
 
 
 class Annotate:
@@ -43,13 +39,13 @@ class Annotate:
         self._drawer: Drawer | None = None
         self._drawn: Pool | None = None
         self._tracks = Tracks.empty()
-        self._pictures: Ordered[_Pictured] = Ordered(counters["pictures"])
+        self._pairs = Pairs(counters)
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Draw until the stream has ended."""
         while True:
-            pictured, pixels = self._next_picture(ports)
-            tracked = self._next_tracks(ports)
+            pair = self._pairs.next(ports)
+            tracked, pictured, pixels = pair
             match tracked.message:
                 case Tracked():
                     self._tracks = tracks_from_buffers(tracked.buffers)
@@ -62,37 +58,11 @@ class Annotate:
                     self._draw(ports, picture, pixels)
                 case Ended() as ended:
                     ports.send("drawn", ended)
-            for delivery in (tracked, pictured):
-                delivery.acknowledge()
+            pair.acknowledge()
             if isinstance(pictured.message, Ended):
                 ports.drain()
                 return ()
             self._counters.add("pictures")
-
-    def _next_picture(self, ports: Ports) -> _Pictured:
-        """The picture whose turn it is, or its tombstone; what a decoder sent again comes once."""
-        while (due := next(self._pictures.due(), None)) is None:
-            delivery = ports.receive("pictures")
-            assert delivery is not None
-            message, pixels = delivery.message, None
-            try:
-                if isinstance(message, Picture):
-                    pixels = ports.pools.view(message.picture)
-            except SlotGone:  # its decoder died; the next one sends it again
-                delivery.acknowledge()
-            else:
-                if not self._pictures.put(message.frame_index, (delivery, pixels)):
-                    delivery.acknowledge()
-        return due
-
-    def _next_tracks(self, ports: Ports) -> Delivery:
-        """The tracks of that picture; what a tracker sent again comes once."""
-        while True:
-            delivery = ports.receive("tracked")
-            assert delivery is not None
-            if delivery.message.frame_index >= self._counters["pictures"]:
-                return delivery
-            delivery.acknowledge()
 
     def _draw(self, ports: Ports, picture: Picture, pixels: np.ndarray) -> None:
         if self._drawn is None or self._drawn.shape != pixels.shape:

@@ -22,7 +22,6 @@ from pipeline.messages import (
     Dropped,
     Ended,
     Found,
-    Timed,
     Tracked,
     timing,
 )
@@ -85,7 +84,7 @@ class Track:
                 self._counters.add("tracked")
             case Dropped(cause="gate" | "detect-every") as skipped:
                 tracker = self._tracker_for(skipped)
-                self._send(ports, skipped, self._carried_over(tracker, skipped), predicted=True)
+                self._send(ports, skipped, self._carried_over(tracker, skipped))
                 self._counters.add(_COUNTER_OF[skipped.cause])
             case Dropped() as dropped:
                 if dropped.discontinuity and self._tracker is not None:
@@ -106,11 +105,15 @@ class Track:
             boxes = replace(boxes, xyxy=boxes.xyxy + origin)
         return self._wanted.of(boxes, found.part.picture_hw)
 
-    def _send(
-        self, ports: Ports, message: Timed, tracks: Tracks, *, predicted: bool = False
-    ) -> None:
-        model = message.model if isinstance(message, Found) else 0
-        tracked = Tracked(**timing(message), predicted=predicted, model=model)
+    def _send(self, ports: Ports, message: Found | Dropped, tracks: Tracks) -> None:
+        """Pass tracks on: those found in a frame, or carried over to one nobody looked at."""
+        if isinstance(message, Found):
+            tracked = Tracked(
+                **timing(message), picture_hw=message.part.picture_hw, model=message.model
+            )
+        else:
+            assert message.source_hw is not None
+            tracked = Tracked(**timing(message), picture_hw=message.source_hw, predicted=True)
         ports.send("tracked", tracked, tracks_to_buffers(tracks))
         highest = int(tracks.track_id.max(initial=0))
         self._counters.put("identities", max(self._counters["identities"], highest))

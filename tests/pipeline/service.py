@@ -59,10 +59,10 @@ class Running:
             assert time.monotonic() < until, f"not in time: {self.told()}"
             time.sleep(0.01)
 
-    def wait_for_frames(self, name: str, count: int) -> None:
+    def wait_for_frames(self, name: str, count: int, timeout_s: float = 20.0) -> None:
         """Wait until so many more frames of a camera have come."""
         goal = len(self.frames[name]) + count
-        self.wait(lambda: len(self.frames[name]) >= goal)
+        self.wait(lambda: len(self.frames[name]) >= goal, timeout_s)
 
     def told(self) -> str:
         streams = self.supervisor.streams.items()

@@ -58,7 +58,7 @@ MESSAGES: list[AnyMessage] = [
     Picture(**TIMES, picture=SLOT, picture_hw=(1079, 1919), matrix="bt709"),
     Predictions(**TIMES, rows=SLOT, canvas_hw=(384, 640), regions=REGIONS, part=PART),
     Found(**TIMES, part=PART),
-    Tracked(**TIMES, predicted=True),
+    Tracked(**TIMES, picture_hw=(1080, 1920), predicted=True),
     Drawn(**TIMES, picture=SLOT, picture_hw=(1079, 1919), matrix="bt601"),
     Dropped(**TIMES, cause="gate", source_hw=(1080, 1920)),
     Ended(**PLACE, complete=False, reason="cut off"),
@@ -108,4 +108,4 @@ def test_what_is_no_message_of_ours_is_refused(header: bytes) -> None:
 def test_later_messages_about_a_frame_repeat_its_place_and_clocks() -> None:
     frame = Frame(**TIMES, image=SLOT, source_hw=(1, 1), regions=REGIONS, part=PART)
     assert timing(frame) == TIMES
-    assert timing(Tracked(**timing(frame))) == TIMES
+    assert timing(Tracked(**timing(frame), picture_hw=(1, 1))) == TIMES

@@ -25,7 +25,7 @@ SWAPPED = ("tree", "person", "square")
 """The classes of another model: one more, and in another order."""
 
 
-class TestedEngine(SquareEngine):
+class NamedEngine(SquareEngine):
     """Behaves as the name of its weights says."""
 
     open_now = 0
@@ -36,7 +36,7 @@ class TestedEngine(SquareEngine):
         if self.kind == "not-built":
             raise RuntimeError("no such\ninstruction")
         super().__init__(image_hw, batch, fail_at=5 if self.kind == "fails-late" else None)
-        TestedEngine.open_now += 1
+        NamedEngine.open_now += 1
         if self.kind == "swapped":
             self.classes = SWAPPED  # type: ignore[assignment]
             self.output_shape = (batch, 4 + len(SWAPPED), self.output_shape[2])
@@ -53,12 +53,12 @@ class TestedEngine(SquareEngine):
 
     def close(self) -> None:
         if not self._pool._shutdown:
-            TestedEngine.open_now -= 1
+            NamedEngine.open_now -= 1
         super().close()
 
 
-def build_tested(config: ModelConfig, *, image_hw: tuple[int, int], batch: int = 1) -> TestedEngine:
-    return TestedEngine(config, image_hw, batch)
+def build_named(config: ModelConfig, *, image_hw: tuple[int, int], batch: int = 1) -> NamedEngine:
+    return NamedEngine(config, image_hw, batch)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_model_takes_over_between_two_frames_and_tracks_go_on(
 ) -> None:
     first = weights(folder, "first")
     with running(
-        first, replay(YARD, clip), build=build_tested, placement=placement, **UNHURRIED
+        first, replay(YARD, clip), build=build_named, placement=placement, **UNHURRIED
     ) as service:
         service.wait_for_frames(YARD, 5)
         model = service.supervisor.swap_model(weights(folder, "swapped")).result(20)
@@ -109,7 +109,7 @@ def test_a_model_takes_over_between_two_frames_and_tracks_go_on(
         assert set(given) == {0, 1}
         assert all(before <= after for before, after in pairwise(given))
         if placement == "threads":
-            service.wait(lambda: TestedEngine.open_now == 1)  # the old one's memory is given back
+            service.wait(lambda: NamedEngine.open_now == 1)  # the old one's memory is given back
         else:
             crew = service.supervisor._crew
             (trunk,) = (p for p in list(crew._processes) if p.group == "trunk")
@@ -118,7 +118,7 @@ def test_a_model_takes_over_between_two_frames_and_tracks_go_on(
             service.wait_for_frames(YARD, 10)
             assert models(service, YARD)[-1] == 1
         assert_whole(service, YARD)
-    assert TestedEngine.open_now == 0
+    assert NamedEngine.open_now == 0
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_model_that_cannot_be_built_or_fails_at_first_leaves_the_one_before_at
     name: str, reason: str, folder: Path, clip: Path
 ) -> None:
     first, second = weights(folder, "first"), weights(folder, "second")
-    with running(first, replay(YARD, clip), build=build_tested, **UNHURRIED) as service:
+    with running(first, replay(YARD, clip), build=build_named, **UNHURRIED) as service:
         service.wait_for_frames(YARD, 5)
         refusal = service.supervisor.swap_model(weights(folder, name)).exception(20)
         assert isinstance(refusal, EngineError)
@@ -143,9 +143,9 @@ def test_a_model_that_cannot_be_built_or_fails_at_first_leaves_the_one_before_at
         assert models(service, YARD)[-5:] == [0] * 5
         assert service.supervisor.swap_model(second).result(20).number == 2  # a good one still may
         service.wait_for_frames(YARD, 5)
-        service.wait(lambda: TestedEngine.open_now == 1)
+        service.wait(lambda: NamedEngine.open_now == 1)
         assert_whole(service, YARD)
-    assert TestedEngine.open_now == 0
+    assert NamedEngine.open_now == 0
 
 
 def test_a_model_that_ends_its_process_is_given_up_and_the_trunk_replaced_with_the_one_before(
@@ -153,7 +153,7 @@ def test_a_model_that_ends_its_process_is_given_up_and_the_trunk_replaced_with_t
 ) -> None:
     first, bad = weights(folder, "first"), weights(folder, "kills-late")
     with running(
-        first, replay(YARD, clip), build=build_tested, placement="processes", **UNHURRIED
+        first, replay(YARD, clip), build=build_named, placement="processes", **UNHURRIED
     ) as service:
         service.wait_for_frames(YARD, 5)
         refusal = service.supervisor.swap_model(bad).exception(20)
@@ -166,7 +166,7 @@ def test_a_model_that_ends_its_process_is_given_up_and_the_trunk_replaced_with_t
 def test_without_a_frame_a_model_is_tried_on_a_picture_of_the_stated_size(
     folder: Path, clip: Path
 ) -> None:
-    with running(weights(folder, "first"), build=build_tested) as service:
+    with running(weights(folder, "first"), build=build_named) as service:
         swap = service.supervisor.swap_model
         assert "no such" in str(swap(weights(folder, "not-built")).exception(20))
         assert swap(weights(folder, "second")).result(20).number == 2
@@ -183,7 +183,7 @@ def test_files_that_are_broken_or_lack_classes_are_refused_at_once(
     trees = make_card_file(folder / "trees.safetensors", ("tree",))
     person = CameraConfig(classes=("person",))
     source = Source(name=DOOR, kind="replay", location=str(clip), camera=person)
-    with running(first, source, build=build_tested) as service:
+    with running(first, source, build=build_named) as service:
         with pytest.raises(WeightsError, match="cut short"):
             service.supervisor.swap_model(folder / "broken.safetensors")
         with pytest.raises(ConfigError, match="looked for: person; name those"):
@@ -198,6 +198,7 @@ def test_classes_get_the_numbers_the_service_knows(folder: Path) -> None:
     assert same.class_map is None
 
 
+@pytest.mark.slow
 def test_other_weights_of_the_same_network_take_over_for_real(tmp_path: Path, clip: Path) -> None:
     torch = pytest.importorskip("torch")
     from model.engines import build_engine
@@ -207,18 +208,21 @@ def test_other_weights_of_the_same_network_take_over_for_real(tmp_path: Path, cl
 
     files = []
     for seed in (1, 2):
-        torch.manual_seed(seed)
-        detector = fuse(make_calm_detector(num_classes=len(CLASSES)))
+        detector = make_calm_detector(num_classes=len(CLASSES))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in detector.parameters():
+                weight += 0.01 * torch.randn(weight.shape, generator=generator)
         files.append(tmp_path / f"{seed}.safetensors")
-        save_weights(files[-1], detector, make_card(classes=CLASSES))
+        save_weights(files[-1], fuse(detector), make_card(classes=CLASSES))
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(files[1].read_bytes().replace(b'"F32"', b'"F16"'))
     with running(files[0], replay(YARD, clip), build=build_engine, **UNHURRIED) as service:
-        service.wait_for_frames(YARD, 3)
+        service.wait_for_frames(YARD, 3, timeout_s=60)
         with pytest.raises((EngineError, WeightsError)):
-            service.supervisor.swap_model(broken).result(30)
-        assert service.supervisor.swap_model(files[1]).result(30).config.weights == files[1]
+            service.supervisor.swap_model(broken).result(60)
+        assert service.supervisor.swap_model(files[1]).result(60).config.weights == files[1]
         service.wait_for_frames(YARD, 3)
         frames = [frame.frame_index for frame, _ in service.frames[YARD]]
-        assert frames == list(range(len(frames)))
-        assert models(service, YARD)[-1] == service.supervisor.model.number
+        assert frames == sorted(set(frames))
+        assert set(models(service, YARD)) == {0, service.supervisor.model.number}

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of a service: those of the pipeline that last, and the cameras by name."""
+
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from model.config import ModelConfig, Settings, Suppression
+from pipeline.cameras import CameraConfig
+from pipeline.config import (
+    DrawingConfig,
+    GateConfig,
+    PipelineConfig,
+    Placement,
+    ServiceConfig,
+    SlicesConfig,
+    SourceConfig,
+    SupervisionConfig,
+    TrackingConfig,
+)
+from pipeline.decoding.inputs import Source, find_sources
+from pipeline.errors import SourceUnreadable
+from pipeline.secret import Secret
+
+CameraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class CameraEntry(CameraConfig):
+    """One camera of a service: where it is, and what is particular about it."""
+
+    source: Secret
+    """Its address, or a file that is played in a loop. `${NAME}` stands for a variable of the
+    environment; it is never shown, for it may hold a password."""
+
+    @property
+    def camera(self) -> CameraConfig:
+        """What is particular about it, without its address."""
+        fields = {name: getattr(self, name) for name in CameraConfig.model_fields}
+        return CameraConfig.model_construct(**fields)
+
+
+def _told_apart(cameras: dict[str, CameraEntry]) -> dict[str, CameraEntry]:
+    known: dict[str, str] = {}
+    for name in cameras:
+        if (other := known.setdefault(name.casefold(), name)) != name:
+            raise PydanticCustomError(
+                "camera_names",
+                "{other} and {name} differ in case only; files could not tell them apart",
+                {"other": other, "name": name},
+            )
+    return cameras
+
+
+class ServeConfig(Settings):
+    """A service over cameras."""
+
+    model: ModelConfig = ModelConfig()
+    suppression: Suppression = Suppression()
+    slices: SlicesConfig | None = None
+    source: SourceConfig = SourceConfig()
+    """How all cameras are read."""
+    tracking: TrackingConfig = TrackingConfig()
+    drawing: DrawingConfig = DrawingConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
+    service: ServiceConfig = ServiceConfig()
+    gate: GateConfig | None = None
+    placement: Placement = "processes"
+    """Cameras outlive a crash of each other only where stages have processes of their own."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes to look for where a camera names none; empty for all."""
+    window: Annotated[int, Field(ge=2, le=64)] = 8
+    cameras: Annotated[dict[CameraName, CameraEntry], AfterValidator(_told_apart)] = Field(
+        default_factory=dict
+    )
+    """The cameras by name."""
+
+    @property
+    def pipeline(self) -> PipelineConfig:
+        """What all cameras have in common, as the pipeline takes it."""
+        shared = PipelineConfig.model_fields.keys() & ServeConfig.model_fields.keys()
+        return PipelineConfig.model_construct(**{name: getattr(self, name) for name in shared})
+
+    def sources(self) -> dict[str, Source]:
+        """The streams of all cameras, by name.
+
+        Raises:
+            SourceUnreadable: an address cannot be one of a camera.
+        """
+        return {name: source_of(name, entry) for name, entry in self.cameras.items()}
+
+
+def source_of(name: str, entry: CameraEntry) -> Source:
+    """The stream of a camera.
+
+    Raises:
+        SourceUnreadable: its address cannot be one of a camera.
+    """
+    try:
+        found = find_sources([entry.source.reveal()])
+    except SourceUnreadable as fault:
+        raise SourceUnreadable(f"cameras.{name}.source: {fault}") from None
+    if len(found) != 1 or found[0].kind in ("image", "images"):
+        raise SourceUnreadable(
+            f"cameras.{name}.source: stands for {len(found)} files or for pictures; name one "
+            "camera, or one video to be played in a loop"
+        )
+    kind = "replay" if found[0].kind == "file" else found[0].kind
+    return replace(found[0], name=name, kind=kind, camera=entry.camera)
