@@ -9,6 +9,7 @@ from cyclopts.exceptions import CycloptsError
 # Only the subcommand that is called is imported.
 COMMANDS = {
     "run": ("pipeline.cli:run", "Detect and track in files, images and cameras."),
+    "serve": ("pipeline.serve.cli:serve", "Watch many cameras for months."),
     "demo": ("pipeline.demo.cli:demo", "Let the default model look at a clip, or a drawn street."),
     "bench": ("pipeline.bench.cli:bench", "Measure how fast this machine is, and what limits it."),
     "check": ("pipeline.cli:check", "Validate settings and print the graph they make."),

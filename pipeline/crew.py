@@ -128,7 +128,8 @@ class Crew:
         scheme = "ipc://@sightline-" if processes else "inproc://"
         self._addresses = Addresses(scheme + uuid.uuid4().hex)
         self.graph = video_graph(plan, counters)
-        self._here = {"sinks"} if plan.take is not None else set[str]()
+        handed_over = plan.take is not None or plan.observe is not None
+        self._here = {"sinks"} if handed_over else set[str]()
         if not processes:
             self._here = {stage.group for stage in self.graph.stages}
         self._config = plan.config.supervision
@@ -296,7 +297,7 @@ class _Hiring:
         """The nursery, once there is one, until it dies."""
         self._counters = counters
         self._setup = Setup(
-            plan=replace(plan, take=None),
+            plan=replace(plan, take=None, observe=None),
             base=base,
             log_level=logging.getLogger().getEffectiveLevel(),
             supervisor=os.getpid(),

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from model.config import Suppression
 from model.engines.contract import Engine
@@ -28,6 +29,7 @@ from pipeline.config import PipelineConfig, ServiceConfig
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.motion import MotionGate
 from pipeline.drawing.drawer import Drawer
+from pipeline.logs import Logs
 from pipeline.messages import Drawn, Found, Frame, Packet, Picture, Predictions, Tracked
 from pipeline.metrics import CounterTable
 from pipeline.models import ModelInUse
@@ -36,6 +38,7 @@ from pipeline.outputs import Outputs
 from pipeline.stages.annotate import Annotate
 from pipeline.stages.decode import Decode
 from pipeline.stages.infer import Infer
+from pipeline.stages.observe import Observe, Observer, ObserveTracks
 from pipeline.stages.preprocess import Framing, Preprocess
 from pipeline.stages.remote import Remote
 from pipeline.stages.source import ReadCamera, ReadFile
@@ -71,8 +74,14 @@ class Plan:
     outputs: Outputs
     take: Callable[[Tracked, Tracks], None] | None = None
     """Is given every frame's tracks, in this process, where they are not written to files."""
+    observed: Literal["no", "tracks", "pictures"] = "no"
+    """Whether streams are shown to observers, in this process, instead of written to files."""
+    observe: Callable[[Source], Observer] | None = None
+    """Makes the observer of a stream; called in the thread that shows it."""
     service: ServiceConfig | None = None
     """How it lasts, where it does not end with its streams."""
+    logs: Logs | None = None
+    """How its processes log, where not in plain lines."""
 
 
 def video_graph(plan: Plan, counters: CounterTable) -> Graph:
@@ -86,6 +95,7 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
     pictures = Link("pictures", Picture, depth=window + 2)
     drawn = Link("drawn", Drawn, depth=4)
     video = plan.config.output.save_video
+    pictured = video or plan.observed == "pictures"
     if plan.config.remote is not None:  # a key that is missing is told before anything starts
         read_keys(plan.config.remote.key)
         read_public(plan.config.remote.server_key)
@@ -102,10 +112,10 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
         )
     branch: tuple[Stage, ...] = (
         Stage("source",       "read",  (),                 (packets,),         make.source),
-        Stage("decode",       "read",  (packets,), (frames, pictures) if video else (frames,),
+        Stage("decode",       "read",  (packets,), (frames, pictures) if pictured else (frames,),
                                                                                make.decode),
         Stage("track",        "track", (found,),           (tracked,),         make.track),
-        Stage("write-tracks", "sinks", (tracked,),         (),                 make.write_tracks),
+        *make.readers_of_tracks(tracked, pictures),
     )
     if video:
         branch += (
@@ -167,7 +177,7 @@ class _Makers:
             ),
             window=self._config.window,
             live=source.live,
-            pictures=self._config.output.save_video,
+            pictures=self._config.output.save_video or self._plan.observed == "pictures",
         )
         gate = MotionGate(self._config.gate) if self._config.gate is not None else None
         source = replace(source, name=branch.stream)
@@ -201,6 +211,23 @@ class _Makers:
             matrix=matrix,
             trace_frames=round(self._config.drawing.trace_s * frame_rate),
         )
+
+    def readers_of_tracks(self, tracked: Link, pictures: Link) -> tuple[Stage, ...]:
+        """Who takes the tracks: files, or an observer."""
+        match self._plan.observed:
+            case "no":
+                return (Stage("write-tracks", "sinks", (tracked,), (), self.write_tracks),)
+            case "tracks":
+                return (Stage("observe", "sinks", (tracked,), (), self.observe),)
+            case "pictures":
+                return (Stage("observe", "sinks", (tracked, pictures), (), self.observe),)
+
+    def observe(self, branch: Branch) -> Worker:
+        assert self._plan.observe is not None, "observers live in the supervisor's process"
+        observer = partial(self._plan.observe, branch.source)
+        if self._plan.observed == "pictures":
+            return Observe(observer, self._counters.at(branch.row))
+        return ObserveTracks(observer)
 
     def write_tracks(self, branch: Branch) -> Worker:
         source, outputs = branch.source, self._plan.outputs

@@ -13,8 +13,11 @@ works for the stream any more.
 
 import mmap
 import os
+import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -42,8 +45,15 @@ Counter = Literal[
     "pictures",
 ]
 Clock = Literal["last_pts_ns", "last_captured_ns"]
+Milestone = Literal["scaled", "found", "tracked"]
+"""How far a frame has come: it is ready for the detector, its boxes are known, its tracks are."""
 COUNTERS: tuple[Counter, ...] = get_args(Counter)
+MILESTONES: tuple[Milestone, ...] = get_args(Milestone)
+LATENCY_MS = (25, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000)
+"""Upper bounds of the classes that frames are counted in by their age."""
 _COLUMNS: tuple[Counter | Clock, ...] = (*COUNTERS, *get_args(Clock))
+_HISTOGRAM = len(LATENCY_MS) + 2  # with those that are older, and the sum in microseconds
+_WIDTH = len(_COLUMNS) + len(MILESTONES) * _HISTOGRAM
 SKIPPED = tuple(name for name in COUNTERS if name.startswith("skipped_"))
 DROPPED = tuple(name for name in COUNTERS if name.startswith("dropped_"))
 
@@ -61,7 +71,7 @@ class CounterTable:
             room: How many streams there may be at a time; just these if not given.
             descriptor: The memory file of a table that another process made.
         """
-        row_bytes = np.dtype(np.int64).itemsize * len(_COLUMNS)
+        row_bytes = np.dtype(np.int64).itemsize * _WIDTH
         if descriptor is None:
             descriptor = os.memfd_create("sightline-counters", os.MFD_CLOEXEC)
             num_rows = max(1, len(streams) if room is None else room)
@@ -69,7 +79,7 @@ class CounterTable:
         self.descriptor = descriptor
         """The memory file, for other processes to map; closed with the table."""
         table = np.frombuffer(mmap.mmap(descriptor, os.fstat(descriptor).st_size), np.int64)
-        self._table = table.reshape(-1, len(_COLUMNS))
+        self._table = table.reshape(-1, _WIDTH)
         self._rows: dict[str, int] = {}
         self._free = deque(range(len(self._table)))
         for stream in streams:
@@ -116,6 +126,19 @@ class CounterTable:
         return tuple(self.at(row) for row in self._rows.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Frames by their age."""
+
+    counts: tuple[int, ...] = (0,) * (len(LATENCY_MS) + 1)
+    """In each class of `LATENCY_MS`, and older."""
+    sum_s: float = 0.0
+
+    def __add__(self, other: "Latency") -> "Latency":
+        both = zip(self.counts, other.counts, strict=True)
+        return Latency(counts=tuple(a + b for a, b in both), sum_s=self.sum_s + other.sum_s)
+
+
 class Counters:
     """The counters of one stream, and the time its last frame had."""
 
@@ -132,6 +155,19 @@ class Counters:
     def put(self, counter: Counter | Clock, value: int) -> None:
         """Count on from here; only the stage that owns the counter may."""
         self._values[_COLUMNS.index(counter)] = value
+
+    def reach(self, milestone: Milestone, captured_ns: int) -> None:
+        """Count a frame that has come so far by the age it has now."""
+        age_us = max(0, time.monotonic_ns() - captured_ns) // 1000
+        first = _first_column(milestone)
+        self._values[first + bisect_left(LATENCY_MS, age_us / 1000)] += 1
+        self._values[first + _HISTOGRAM - 1] += age_us
+
+    def latency(self, milestone: Milestone) -> "Latency":
+        """How old frames were when they had come so far."""
+        first = _first_column(milestone)
+        values = self._values[first : first + _HISTOGRAM].tolist()
+        return Latency(counts=tuple(values[:-1]), sum_s=values[-1] / 1e6)
 
     def copy(self) -> "Counters":
         """What they are now, in memory of their own."""
@@ -160,3 +196,7 @@ class Counters:
     def as_dict(self) -> dict[str, int]:
         """All counters by name."""
         return {name: self[name] for name in COUNTERS}
+
+
+def _first_column(milestone: Milestone) -> int:
+    return len(_COLUMNS) + MILESTONES.index(milestone) * _HISTOGRAM

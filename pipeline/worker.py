@@ -76,7 +76,10 @@ def main() -> None:
     setup: Setup = pickle.loads(os.pread(descriptors[0], size, 0))  # made by our own parent
     os.close(descriptors[0])
     _die_with(setup.supervisor)
-    logging.basicConfig(format="sightline: %(message)s", level=setup.log_level)
+    if setup.plan.logs is not None:
+        setup.plan.logs.begin(setup.log_level)
+    else:
+        logging.basicConfig(format="sightline: %(message)s", level=setup.log_level)
     _serve(setup, descriptors[1], Lines(control, socket.socket(fileno=descriptors[2])))
 
 

@@ -2,6 +2,7 @@
 """Settings of a service: those of the pipeline that last, and the cameras by name."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -22,13 +23,16 @@ from pipeline.config import (
 )
 from pipeline.decoding.inputs import Source, find_sources
 from pipeline.errors import SourceUnreadable
+from pipeline.rules.config import RulesConfig
 from pipeline.secret import Secret
+from pipeline.serve.access import HttpConfig
+from pipeline.telling.config import TellingConfig
 
 CameraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
-class CameraEntry(CameraConfig):
-    """One camera of a service: where it is, and what is particular about it."""
+class CameraEntry(CameraConfig, RulesConfig):
+    """One camera of a service: where it is, what is particular about it, and its rules."""
 
     source: Secret
     """Its address, or a file that is played in a loop. `${NAME}` stands for a variable of the
@@ -39,6 +43,12 @@ class CameraEntry(CameraConfig):
         """What is particular about it, without its address."""
         fields = {name: getattr(self, name) for name in CameraConfig.model_fields}
         return CameraConfig.model_construct(**fields)
+
+    @property
+    def watched_for(self) -> RulesConfig:
+        """Its zones, lines and rules."""
+        fields = {name: getattr(self, name) for name in RulesConfig.model_fields}
+        return RulesConfig.model_construct(**fields)
 
 
 def _told_apart(cameras: dict[str, CameraEntry]) -> dict[str, CameraEntry]:
@@ -75,6 +85,14 @@ class ServeConfig(Settings):
         default_factory=dict
     )
     """The cameras by name."""
+    events: TellingConfig = TellingConfig()
+    """Where events are kept and who is told."""
+    pictures: bool = True
+    """Whether events have pictures; each costs memory for full-size pictures of every camera."""
+    http: HttpConfig | None = HttpConfig()
+    """Where status and metrics are served; None for nowhere."""
+    state: Path = Path("state")
+    """A folder for what rules must know after a restart."""
 
     @property
     def pipeline(self) -> PipelineConfig:

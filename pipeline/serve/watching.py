@@ -23,13 +23,11 @@ from pipeline.rules.config import RulesConfig
 from pipeline.rules.engine import Rules
 from pipeline.rules.memory import RulesMemory
 from pipeline.rules.telling import Told
+from pipeline.stages.observe import View
 from pipeline.telling.snapshots import Snapshots
 from pipeline.tracking.tracks import Tracks
 
 logger = logging.getLogger(__name__)
-
-Encode = Callable[[], bytes]
-"""Makes a JPEG of the frame's picture; called at most once, before its slot goes back."""
 
 _REMEMBER_S: Final = 30.0
 _WAITING: Final = 32
@@ -92,8 +90,8 @@ class CameraWatch:
         self._remembered_s = time.monotonic()
         self._at_s = time.time()
 
-    def see(self, frame: Tracked, tracks: Tracks, encode: Encode | None) -> None:
-        """Take in the next frame; without `encode` there is no picture of it."""
+    def see(self, frame: Tracked, tracks: Tracks, view: View | None) -> None:
+        """Take in the next frame."""
         self._at_s = wall_time(frame.captured_ns)
         if frame.discontinuity:
             self._pass_on(self._rules.reset(self._at_s), None)
@@ -104,7 +102,7 @@ class CameraWatch:
             captured_ns=frame.captured_ns,
             predicted=frame.predicted,
         )
-        self._pass_on(told, encode)
+        self._pass_on(told, view)
         if time.monotonic() - self._remembered_s > _REMEMBER_S:
             self._remember()
 
@@ -117,9 +115,9 @@ class CameraWatch:
         self._remember()
         self._pass_on(self._rules.close(self._at_s), None)
 
-    def _pass_on(self, told: Told, encode: Encode | None) -> None:
-        if told.pictures and encode is not None:
-            jpeg = encode()
+    def _pass_on(self, told: Told, view: View | None) -> None:
+        if told.pictures and view is not None:
+            jpeg = view.jpeg()
             for wanted in told.pictures:
                 self._take(wanted.event_id, jpeg)
         for event in told.events:

@@ -179,6 +179,7 @@ class Preprocess:
             expires_ns=None if budget_ns is None else timed.captured_ns + budget_ns,
         )
         ports.send("frames", message, lease=lease)
+        self._counters.reach("scaled", timed.captured_ns)
 
     def _send_picture(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
         if "pictures" not in self._links or timed.frame_index < self._first["pictures"]:

@@ -66,6 +66,8 @@ class Track:
         while True:
             delivery = ports.receive("found")
             assert delivery is not None
+            if isinstance(delivery.message, Found):
+                self._counters.reach("found", delivery.message.captured_ns)
             if not self._ordered.put(delivery.message.frame_index, delivery):
                 delivery.acknowledge()
             for due in self._ordered.due():
@@ -82,6 +84,7 @@ class Track:
                 self._held = self._detected(found, due)
                 self._send(ports, found, tracker.update(self._held, found.pts_ns))
                 self._counters.add("tracked")
+                self._counters.reach("tracked", found.captured_ns)
             case Dropped(cause="gate" | "detect-every") as skipped:
                 tracker = self._tracker_for(skipped)
                 self._send(ports, skipped, self._carried_over(tracker, skipped))

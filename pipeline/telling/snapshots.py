@@ -42,15 +42,23 @@ class Snapshots:
         with self._lock:
             return sum(self._sizes.values())
 
-    def save(self, event_id: str, jpeg: bytes) -> str | None:
-        """Write the picture of an event, in place of one it has; return its name, if it could be.
+    def name(self, event_id: str) -> str:
+        """Return what the picture of an event is called, in the folder.
 
         Raises:
             ValueError: the id is none of ours.
         """
         if not _ID.fullmatch(event_id):
             raise ValueError(f"an event's id is 32 hexadecimal digits, got {event_id!r}")
-        name = f"{event_id[:_FOLDER_DIGITS]}/{event_id}.jpg"
+        return f"{event_id[:_FOLDER_DIGITS]}/{event_id}.jpg"
+
+    def save(self, event_id: str, jpeg: bytes) -> str | None:
+        """Write the picture of an event, in place of one it has; return its name, if it could be.
+
+        Raises:
+            ValueError: the id is none of ours.
+        """
+        name = self.name(event_id)
         path = self.folder / name
         partial = path.with_name(f"{path.name}.{threading.get_ident()}.partial")
         try:

@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -64,9 +65,15 @@ _USUAL: Collection[str] = frozenset(
 )
 
 
-def write_logs(scrub: Scrubber, level: str = "INFO") -> logging.Handler:
-    """Send everything that is logged in this process to stderr, as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(scrub))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    return handler
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logs:
+    """How a service's processes log."""
+
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What no line may hold."""
+
+    def begin(self, level: int | str) -> None:
+        """Send everything that is logged in this process to stderr, as JSON lines."""
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonLines(Scrubber(self.secrets)))
+        logging.basicConfig(level=level, handlers=[handler], force=True)

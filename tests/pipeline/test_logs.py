@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.serve.logs import JsonLines, Scrubber
+from pipeline.logs import JsonLines, Scrubber
 
 PASSWORD = "s3cr/t p@ss"
 
