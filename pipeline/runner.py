@@ -66,11 +66,10 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from model.errors import ConfigError
 from pipeline.branch import Branch
 from pipeline.branches import Branches
 from pipeline.crew import Crew, Death
@@ -79,7 +78,7 @@ from pipeline.failures import Failures
 from pipeline.graph import Plan
 from pipeline.host import worker_name
 from pipeline.metrics import CounterTable
-from pipeline.models import ModelInUse, successor
+from pipeline.models import ModelInUse
 from pipeline.roster import Roster
 from pipeline.streams import StreamState
 from pipeline.swapping import Swapping
@@ -126,9 +125,8 @@ class Supervisor:
         self.fault = ""
         """What ended it, where that was no user."""
         self._parallel = plan.config.parallel
-        self._plan = plan
         self._service = plan.service
-        self._swapping = Swapping(ModelInUse(config=plan.config.model))
+        self._swapping = Swapping(plan)
         self._crew = Crew(plan, counters)
         self._graph = self._crew.graph
         self._from_trunk = {link for stage in self._graph.trunk for link in stage.writes}
@@ -188,12 +186,7 @@ class Supervisor:
             ModelError: the file cannot be read or run, lacks classes that are looked for, or
                 another swap is under way.
         """
-        config = self._plan.config
-        if config.remote is not None:
-            raise ConfigError(f"{weights}: boxes are found on another host; change the model there")
-        asked = _asked_classes(self._plan, self._roster.wanted.values())
-        model = self._swapping.in_use.config
-        return self._swapping.ask(successor(model, weights, self._plan.classes, asked))
+        return self._swapping.ask(weights, self._roster.wanted.values())
 
     @property
     def model(self) -> ModelInUse:
@@ -242,7 +235,7 @@ class Supervisor:
                 self._retire(state)
         for name, source in wanted.items():
             last = self.streams.get(name)
-            if last is None or _is_due(last, source, now_s):
+            if last is None or last.is_due(source, now_s):
                 if last is not None:
                     self._retire(last)
                 self._branches.enrol(source)
@@ -469,21 +462,3 @@ class Supervisor:
             for _ in self._crew.deaths():
                 pass  # it was to leave anyway
         self._crew.close()
-
-
-def _asked_classes(plan: Plan, sources: Iterable[Source]) -> set[str]:
-    """The classes somebody looks for: by name, or all of them."""
-    asked = set(plan.config.classes or plan.classes)
-    cameras = [source.camera for source in sources]
-    if cameras and all(camera.classes for camera in cameras):
-        asked = set()
-    for camera in cameras:
-        asked.update(camera.classes, camera.scores)
-    return asked
-
-
-def _is_due(last: StreamState, source: Source, now_s: float) -> bool:
-    """Whether a stream is begun anew, given how its last branch is."""
-    if last.ended_s is None:
-        return False
-    return last.stopped or last.source != source or now_s >= last.again_s

@@ -81,6 +81,12 @@ class StreamState:
                     self.camera_since_s = time.time()
                 self.camera = CameraState(state=state, reason=redact(reason))
 
+    def is_due(self, source: Source, now_s: float) -> bool:
+        """Whether another branch takes the place of this one, for its camera as it is now."""
+        if self.ended_s is None:
+            return False
+        return self.stopped or self.source != source or now_s >= self.again_s
+
     def fail(self, reason: str, trace: str = "") -> None:
         """Note the first thing that went wrong."""
         if self.complete:

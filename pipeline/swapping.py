@@ -6,11 +6,15 @@ Asked from any thread, answered by the supervisor's.
 
 import logging
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 
 from model.errors import ConfigError, EngineError
-from pipeline.models import ModelInUse
+from pipeline.decoding.inputs import Source
+from pipeline.graph import Plan
+from pipeline.models import ModelInUse, successor
 from pipeline.transport.control import ModelSwapped, SwapFailed, SwapModel
 
 logger = logging.getLogger(__name__)
@@ -19,21 +23,27 @@ logger = logging.getLogger(__name__)
 class Swapping:
     """One swap at a time, and how it ends."""
 
-    def __init__(self, model: ModelInUse) -> None:
-        self.in_use = model
+    def __init__(self, plan: Plan) -> None:
+        self.in_use = ModelInUse(config=plan.config.model)
         """What a trunk that begins now runs."""
-        self._num_asked = model.number
+        self._plan = plan
+        self._num_asked = 0
         self._next: ModelInUse | None = None
         self._told = False
         self._outcome: Future[ModelInUse] = Future()
         self._lock = threading.Lock()
 
-    def ask(self, model: ModelInUse) -> Future[ModelInUse]:
-        """Have another model take the place; the future tells how that went.
+    def ask(self, weights: Path, sources: Iterable[Source]) -> Future[ModelInUse]:
+        """Have other weights take the place; the future tells how that went.
 
         Raises:
-            ConfigError: one is on its way already.
+            ModelError: they cannot be read or run, lack classes that are looked for in the sources,
+                or others are on their way already.
         """
+        if self._plan.config.remote is not None:
+            raise ConfigError(f"{weights}: boxes are found on another host; change the model there")
+        asked = _asked_classes(self._plan, sources)
+        model = successor(self.in_use.config, weights, self._plan.classes, asked)
         with self._lock:
             if self._next is not None:
                 raise ConfigError(
@@ -80,3 +90,14 @@ class Swapping:
         fault = f"{model.config.weights}: cannot take over: {reason}"
         logger.warning("%s; %s runs on", fault, self.in_use.config.weights)
         self._outcome.set_exception(EngineError(fault))
+
+
+def _asked_classes(plan: Plan, sources: Iterable[Source]) -> set[str]:
+    """The classes somebody looks for: by name, or all of them."""
+    cameras = [source.camera for source in sources]
+    asked: set[str] = set()
+    if not cameras or any(not camera.classes for camera in cameras):
+        asked.update(plan.config.classes or plan.classes)
+    for camera in cameras:
+        asked.update(camera.classes, camera.scores)
+    return asked

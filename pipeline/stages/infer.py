@@ -81,13 +81,13 @@ class Infer:
         except SlotGone:  # its stream ended, or its decoder died and the next one sends it again
             delivery.acknowledge()
             return
-        waiting = self._lane(message.image.shape).waiting
+        waiting = self._lane(ports, message.image.shape).waiting
         waiting.put(message.stream, (delivery, images), message.priority)
 
-    def _lane(self, shape: Shape) -> Lane:
+    def _lane(self, ports: Ports, shape: Shape) -> Lane:
         """The lane for a shape, made when its first frame comes."""
         if shape not in self._lanes:
-            self._make_room()
+            self._make_room(ports)
             self._lanes[shape] = Lane(self._submit(self._model, shape))
         return self._lanes[shape]
 
@@ -106,12 +106,16 @@ class Infer:
     def _wake_up(self) -> None:
         os.eventfd_write(self._wake, 1)
 
-    def _make_room(self) -> None:
+    def _make_room(self, ports: Ports) -> None:
         """Give up engines that nobody uses, the oldest first, where there are too many."""
         idle = [shape for shape, lane in self._lanes.items() if lane.idle]
         for shape in idle[: len(self._lanes) - _MOST_LANES + 1]:
             lane = self._lanes.pop(shape)
-            self._retiring += [each for each in (lane.runner, lane.before) if each is not None]
+            if lane.runner is None:
+                close_built(lane.building)
+            for runner in (lane.runner, lane.before):
+                if runner is not None:
+                    self._give_back(ports, runner)
 
     def _start_requests(self, ports: Ports) -> None:
         for lane in self._lanes.values():
@@ -209,7 +213,7 @@ class Infer:
                 f"{message.stream}: frame {message.frame_index}: the engine failed: {error}"
             ) from error
         job.lease.cancel()
-        waiting = self._lane(message.image.shape).waiting
+        waiting = self._lane(ports, message.image.shape).waiting
         waiting.put_back(message.stream, (job.delivery, job.images))
 
     def _advance_trial(self, ports: Ports) -> None:
@@ -278,9 +282,10 @@ class Infer:
         for shape, lane in self._lanes.items():
             if lane.runner is not None:
                 self._retiring.append(lane.runner)
+            else:
+                lane.building.add_done_callback(close_built)
             lane.runner, lane.before = lane.before, None
             if lane.runner is None:  # a shape that came during the trial
-                lane.building.add_done_callback(close_built)
                 lane.building = self._submit(self._model, shape)
         self._refuse(ports, trial, reason)
 
@@ -297,16 +302,17 @@ class Infer:
     def _close_retired(self, ports: Ports) -> None:
         for runner in [runner for runner in self._retiring if runner.idle]:
             self._retiring.remove(runner)
-            ports.pools.discard(runner.results.name)
-            self._close_beside(runner.engine)
+            self._give_back(ports, runner)
 
-    def _close_beside(self, engine: Engine) -> None:
-        """Close an engine without keeping frames waiting, or at the end of all."""
+    def _give_back(self, ports: Ports, runner: Runner) -> None:
+        """Close an idle engine before the next is built, and without keeping frames waiting."""
+        engine = runner.engine
 
         def if_cancelled(closing: Future[None]) -> None:
             if closing.cancelled():
                 engine.close()
 
+        ports.pools.discard(runner.results.name)
         self._builder.submit(engine.close).add_done_callback(if_cancelled)
 
     def _close(self) -> None:
@@ -319,7 +325,8 @@ class Infer:
             for each in (lane.runner, lane.before):
                 if each is not None:
                     each.engine.close()
-            close_built(lane.building)  # twice is once
+            if lane.runner is None:
+                close_built(lane.building)
         os.close(self._wake)
 
 

@@ -200,6 +200,7 @@ def test_classes_get_the_numbers_the_service_knows(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_other_weights_of_the_same_network_take_over_for_real(tmp_path: Path, clip: Path) -> None:
+    """2026-11-21: 20 s on 2 busy cores, most of it three conversions by OpenVINO."""
     torch = pytest.importorskip("torch")
     from model.engines import build_engine
     from model.reparam import fuse
