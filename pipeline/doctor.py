@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from model.processor import cpu_features
+from pipeline.decoding.child import python_with_binding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,9 +156,9 @@ def _tensorrt() -> Finding:
 
 
 def _gstreamer() -> Finding:
-    present = _importable("gi")
-    detail = "binding installed" if present else "not installed (extra: gstreamer); PyAV decodes"
-    return Finding(name="gstreamer", present=present, optional=True, detail=detail)
+    python = python_with_binding()
+    detail = f"binding of {python}" if python else "no binding (extra: gstreamer); PyAV decodes"
+    return Finding(name="gstreamer", present=python is not None, optional=True, detail=detail)
 
 
 def _importable(module: str) -> bool:

@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A GStreamer pipeline in a child process, read through a pipe."""
+"""A GStreamer pipeline in a child process, read through a pipe.
+
+With GStreamer's Python binding, wherever a Python has it, the child is a program of ours that is
+told everything over a pipe; without, it is gst-launch-1.0, whose arguments everyone on the machine
+can read. It is never this process: GStreamer's plugins and the binding beside PyAV's own FFmpeg
+have corrupted its memory.
+"""
 
 import fcntl
+import json
 import os
 import select
 import shlex
@@ -9,7 +16,10 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 
 from pipeline.errors import SourceUnreadable
 
@@ -20,6 +30,9 @@ _TAIL_CHARS = 4000  # of what it says, the last
 _DYING_WITH_US = (
     "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9);os.execvp(sys.argv[1],sys.argv[1:])"
 )
+_PROGRAM = Path(__file__).with_name("gst_program.py")
+_BINDING = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst"
+_SYSTEM_PYTHON = "/usr/bin/python3"
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR")
 _KEPT_BEGINNINGS = ("GST_", "LD_", "LIBVA_")
 
@@ -36,14 +49,51 @@ class Fault:
     """Whether the camera wants other credentials."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """What an element of a pipeline says to a camera."""
+
+    element: str
+    user: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a child is started: its arguments up to the sink, and what it reads."""
+
+    arguments: tuple[str, ...]
+    order: bytes = b""
+
+
+@cache
+def python_with_binding() -> str | None:
+    """A Python that has GStreamer's binding: this one, the system's, or none."""
+    for python in (sys.executable, _SYSTEM_PYTHON):
+        if shutil.which(python) is None:
+            continue
+        tried = subprocess.run([python, "-c", _BINDING], capture_output=True, check=False)
+        if tried.returncode == 0:
+            return python
+    return None
+
+
 class ChildPipeline:
     """What the pipeline writes, as a file that ends when it ends, or is silent for too long."""
 
-    def __init__(self, description: str, timeout_s: float) -> None:
+    def __init__(self, description: str, timeout_s: float, login: Login | None = None) -> None:
+        """Make ready to start.
+
+        Args:
+            description: The pipeline up to where its bytes leave it.
+            timeout_s: How long it may be silent.
+            login: Credentials; only with the binding.
+        """
         self.timeout_s = timeout_s
         self.silent = False
         """Whether it was given up because nothing came."""
         self._description = description
+        self._login = login
         self._process: subprocess.Popen[bytes] | None = None
         self._output, self._says = -1, -1
         self._said = ""
@@ -54,6 +104,41 @@ class ChildPipeline:
         Raises:
             SourceUnreadable: GStreamer is not installed, or the description has an open quote.
         """
+        self._output, into = os.pipe()
+        fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name in _KEPT or name.startswith(_KEPT_BEGINNINGS)
+        }
+        try:
+            launch = self._launch(f"fdsink fd={into}")
+            self._process = subprocess.Popen(
+                [sys.executable, "-S", "-c", _DYING_WITH_US, *launch.arguments],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[into],
+            )
+        except SourceUnreadable:
+            os.close(self._output)
+            raise
+        finally:
+            os.close(into)
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(launch.order)
+        assert self._process.stderr is not None
+        self._says = self._process.stderr.fileno()
+        os.set_blocking(self._says, False)
+
+    def _launch(self, sink: str) -> Launch:
+        python = python_with_binding()
+        if python is not None:
+            logins = [] if self._login is None else [asdict(self._login)]
+            order = {"description": f"{self._description} ! {sink}", "logins": logins}
+            return Launch((python, str(_PROGRAM)), json.dumps(order).encode())
         if shutil.which(_LAUNCH) is None:
             raise SourceUnreadable(
                 f"GStreamer is not installed ({_LAUNCH}); on Debian or Ubuntu: apt-get install "
@@ -63,30 +148,7 @@ class ChildPipeline:
             elements = shlex.split(self._description)
         except ValueError as error:
             raise SourceUnreadable(f"gst: not a pipeline: {str(error).lower()}") from None
-        self._output, into = os.pipe()
-        fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name in _KEPT or name.startswith(_KEPT_BEGINNINGS)
-        }
-        try:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-S", "-c", _DYING_WITH_US, _LAUNCH, "-q"),
-                    *(*elements, "!", "fdsink", f"fd={into}"),
-                ],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[into],
-            )
-        finally:
-            os.close(into)
-        assert self._process.stderr is not None
-        self._says = self._process.stderr.fileno()
-        os.set_blocking(self._says, False)
+        return Launch((_LAUNCH, "-q", *elements, "!", *sink.split()))
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; none once the pipeline has ended or was silent for too long."""

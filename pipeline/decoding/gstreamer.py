@@ -2,9 +2,9 @@
 """The second decoder: GStreamer reads and decodes, and hands over raw pictures with their times.
 
 Whatever GStreamer runs, a camera's pipeline or one its user wrote, ends in streamable Matroska of
-raw video, which PyAV reads like any other container. With GStreamer's Python binding the pipeline
-runs in this process; without it, in a child that dies with us. A child's arguments can be read by
-everyone on the machine, so nothing that may be a password is put there.
+raw video, which PyAV reads like any other container. It runs in a child that dies with us. Without
+GStreamer's Python binding the child's arguments say everything, which everyone on the machine can
+read, so nothing that may be a password is put there.
 """
 
 import re
@@ -16,8 +16,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from pipeline.decoding.child import ChildPipeline
-from pipeline.decoding.in_process import InProcessPipeline, binding
+from pipeline.decoding.child import ChildPipeline, Login, python_with_binding
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.media import OPEN_FACTOR, RawPacket, facts_of, raw_packet, video_stream
 from pipeline.decoding.redaction import redact
@@ -91,35 +90,25 @@ class GStreamerReader:
         return SourceLost(f"{label}: {what}{silent}")
 
 
-def _pipeline(
-    source: Source, rtsp_transport: str, timeout_s: float
-) -> ChildPipeline | InProcessPipeline:
+def _pipeline(source: Source, rtsp_transport: str, timeout_s: float) -> ChildPipeline:
     """The pipeline for a source, not yet running."""
-    description, user, password = _described(source, rtsp_transport, timeout_s)
-    whole, patience_s = f"{description} ! {_TAIL}", timeout_s * OPEN_FACTOR
-    gst = binding()
-    if gst is None:
+    description, login = _described(source, rtsp_transport, timeout_s)
+    if python_with_binding() is None:
         _refuse_secrets(source)
-        return ChildPipeline(whole, patience_s)
-    pipeline = InProcessPipeline(gst, whole, patience_s)
-    if user is not None:
-        pipeline.log_in(ENTRY, user, password or "")
-    return pipeline
+    return ChildPipeline(f"{description} ! {_TAIL}", timeout_s * OPEN_FACTOR, login)
 
 
-def _opened(pipeline: ChildPipeline | InProcessPipeline) -> InputContainer:
+def _opened(pipeline: ChildPipeline) -> InputContainer:
     options = {"fpsprobesize": "0"}
     return av.open(pipeline, "r", format="matroska", options=options, buffer_size=_PIPE_BYTES)
 
 
-def _described(
-    source: Source, rtsp_transport: str, timeout_s: float
-) -> tuple[str, str | None, str | None]:
-    """The pipeline up to its decoded pictures, and the user and password it needs."""
+def _described(source: Source, rtsp_transport: str, timeout_s: float) -> tuple[str, Login | None]:
+    """The pipeline up to its decoded pictures, and what it says to the camera."""
     if source.kind == "gstreamer":
-        return source.location, None, None
+        return source.location, None
     if source.kind == "device":
-        return f"v4l2src device={source.location} ! decodebin", None, None
+        return f"v4l2src device={source.location} ! decodebin", None
     if source.kind not in ("rtsp", "http"):
         raise SourceUnreadable(
             f"{source.label}: decoder gstreamer reads cameras; leave it at pyav for files"
@@ -127,17 +116,19 @@ def _described(
     parts = urlsplit(source.location)
     place = parts.netloc.rpartition("@")[2]
     address = _quoted(urlunsplit(parts._replace(netloc=place)))
-    user = None if parts.username is None else unquote(parts.username)
-    password = None if parts.password is None else unquote(parts.password)
+    login = None
+    if parts.username is not None:
+        password = unquote(parts.password or "")
+        login = Login(element=ENTRY, user=unquote(parts.username), password=password)
     if source.kind == "http":
         entry = f"souphttpsrc name={ENTRY} location={address} is-live=true do-timestamp=true"
-        return f"{entry} timeout={max(1, round(timeout_s))} ! decodebin", user, password
+        return f"{entry} timeout={max(1, round(timeout_s))} ! decodebin", login
     transport = source.camera.transport or rtsp_transport
     entry = (
         f"rtspsrc name={ENTRY} location={address} protocols={transport} latency={_LATENCY_MS} "
         f"tcp-timeout={round(timeout_s * 1e6)}"
     )
-    return f"{entry} ! application/x-rtp,media=video ! decodebin", user, password
+    return f"{entry} ! application/x-rtp,media=video ! decodebin", login
 
 
 def _quoted(value: str) -> str:

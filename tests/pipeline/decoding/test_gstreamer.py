@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The second decoder, as a child process and, where the system has it, through its binding."""
+"""The second decoder, by gst-launch-1.0 and, where a Python has it, by GStreamer's binding."""
 
-import importlib.util
 import os
 import re
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ import pytest
 from model.config import ModelConfig
 from pipeline.cameras import CameraConfig
 from pipeline.config import OutputConfig, PipelineConfig, SourceConfig
+from pipeline.decoding.child import python_with_binding
 from pipeline.decoding.decoder import MediaDecoder
 from pipeline.decoding.gstreamer import GStreamerReader
 from pipeline.decoding.inputs import Source, camera_source
@@ -26,7 +25,6 @@ from tests.pipeline.cameras import make_film
 from tests.pipeline.media_factory import message_of
 from tests.pipeline.small_camera import SmallCamera
 
-SYSTEM_GI = Path("/usr/lib/python3/dist-packages/gi")
 BALL = "gst:videotestsrc pattern=ball is-live=true ! video/x-raw,width=130,height=97,framerate=50/1"
 
 pytestmark = [
@@ -35,17 +33,19 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["child", "binding"])
-def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whether pipelines run in a child, or here by the binding the system's Python has."""
-    if request.param == "child":
-        monkeypatch.setattr("pipeline.decoding.gstreamer.binding", lambda: None)
-    elif importlib.util.find_spec("gi") is None:
-        if not SYSTEM_GI.exists() or sys.version_info[:2] != (3, 11):
-            pytest.skip("needs GStreamer's Python binding")
-        (tmp_path / "gi").symlink_to(SYSTEM_GI)
-        monkeypatch.syspath_prepend(tmp_path)
+@pytest.fixture(params=["launch", "binding"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether the child is gst-launch-1.0, or our program by the binding that a Python has."""
+    if request.param == "launch":
+        without_binding(monkeypatch)
+    elif python_with_binding() is None:
+        pytest.skip("needs GStreamer's Python binding")
     return request.param
+
+
+def without_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("child", "gstreamer"):
+        monkeypatch.setattr(f"pipeline.decoding.{module}.python_with_binding", lambda: None)
 
 
 def camera(named: str, **settings: object) -> Source:
@@ -65,7 +65,8 @@ def children() -> set[int]:
             arguments = (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        if re.search(rf"PPid:\t{os.getpid()}\n", status) and b"gst-launch" in arguments:
+        runs = b"gst-launch" in arguments or b"gst_program" in arguments
+        if re.search(rf"PPid:\t{os.getpid()}\n", status) and runs:
             found.add(int(entry.name))
     return found
 
@@ -129,7 +130,7 @@ def test_a_camera_is_decoded_and_its_password_is_in_no_argument(
     way: str, rtsp: SmallCamera
 ) -> None:
     source = camera(rtsp.address(), decoder="gstreamer")
-    if way == "child":
+    if way == "launch":
         with pytest.raises(SourceUnreadable, match="would show the password") as caught:
             read(source)
         assert "se%" not in str(caught.value)
@@ -137,6 +138,9 @@ def test_a_camera_is_decoded_and_its_password_is_in_no_argument(
     reader = read(source)
     raw = next(reader.packets())
     assert len(raw.data) == 320 * 192 * 3 // 2
+    (child,) = children()
+    for shown in ("cmdline", "environ"):
+        assert b"se%" not in Path(f"/proc/{child}/{shown}").read_bytes()
     reader.close()
     with pytest.raises(SourceForbidden, match="wrong user name or password"):
         read(camera(rtsp.address("bob:no"), decoder="gstreamer"))
@@ -151,14 +155,14 @@ def test_a_camera_is_decoded_and_its_password_is_in_no_argument(
 def test_a_pipeline_with_a_password_is_kept_out_of_the_list_of_processes(
     monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
-    monkeypatch.setattr("pipeline.decoding.gstreamer.binding", lambda: None)
+    without_binding(monkeypatch)
     with pytest.raises(SourceUnreadable, match="list of processes") as caught:
         read(camera(named))
     assert "secret" not in str(caught.value)
 
 
 def test_a_child_dies_with_the_thread_that_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.decoding.gstreamer.binding", lambda: None)
+    without_binding(monkeypatch)
     seen: set[int] = set()
 
     def forget_to_close() -> None:
