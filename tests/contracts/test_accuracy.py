@@ -13,11 +13,16 @@ PUBLISHED_AP = 0.439
 
 @pytest.mark.parametrize(
     ("engine", "precision", "tolerance"),
-    [("torch", "f32", 0.003), ("openvino", "accuracy", 0.003), ("openvino", "bf16", 0.005)],
+    [
+        pytest.param("torch", "f32", 0.003, marks=pytest.mark.slow),
+        pytest.param("openvino", "accuracy", 0.003, marks=pytest.mark.slow),
+        ("openvino", "bf16", 0.005),
+    ],
 )
 def test_average_precision_survives_the_import_and_the_engine(
     data: Path, coco_weights: Path, engine: str, precision: str, tolerance: float
 ) -> None:
+    """2026-11-21: .4389 with torch and with OpenVINO's exact float32, .4408 in bf16."""
     program = ROOT / "tests/benchmarks/bench_accuracy.py"
     options = ["--weights", coco_weights, "--data", data / "coco128"]
     options += ["--engine", engine, "--precision", precision]
