@@ -172,24 +172,27 @@ class MemoryFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._latest: RulesMemory | None = None
+        self._written: RulesMemory | None = None
 
     def read(self) -> RulesMemory | None:
         """Return it; None where there is none, or none that can be read."""
         if self._latest is None:
-            self._latest = self._from_disk()
+            self._latest = self._written = self._from_disk()
         return self._latest
 
     def note(self, memory: RulesMemory) -> bool:
-        """Take what is known now; says whether that is something else, and so to be written."""
-        before, self._latest = self._latest, memory
-        return memory != before
+        """Take what is known now; says whether the file has something else."""
+        self._latest = memory
+        return memory != self._written
 
     def write(self) -> None:
         """Write it whole or not at all; a disk that is full costs a warning."""
+        memory = self._latest
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._path) as temporary:
-                temporary.write_bytes(msgspec.json.encode(self._latest))
+                temporary.write_bytes(msgspec.json.encode(memory))
+            self._written = memory
         except OSError as failure:
             logger.warning("%s: not written (%s)", self._path, failure)
 
