@@ -10,8 +10,9 @@ from typing import Annotated, Final, Literal
 from cyclopts import Parameter
 
 from pipeline.logs import Logs
+from pipeline.serve.checked import read_config
 from pipeline.serve.hidden import secrets_of
-from pipeline.serve.service import Service, read_config
+from pipeline.serve.service import Service
 
 INTERRUPTED: Final = 130
 

@@ -29,25 +29,21 @@ from typing import Any, Final, get_args
 import msgspec
 from pydantic import ValidationError
 
-from model.config import describe_faults, load_settings
+from model.config import describe_faults
 from model.engines import build_engine
 from model.errors import ConfigError, EngineError, ModelError
 from model.shipped import find_weights
-from pipeline.config import OutputConfig
 from pipeline.decoding.inputs import Source
 from pipeline.errors import PipelineError, ServiceFailed
 from pipeline.events import EventKind
-from pipeline.graph import Plan, check_camera, floor_for
-from pipeline.job import card_of, settled
-from pipeline.logs import Logs
+from pipeline.graph import check_camera
 from pipeline.metrics import CounterTable
 from pipeline.models import ModelInUse
-from pipeline.outputs import Outputs
-from pipeline.rules.config import RulesConfig, faults_of_classes
+from pipeline.rules.config import RulesConfig
 from pipeline.runner import Supervisor
 from pipeline.serve import metrics
+from pipeline.serve.checked import check_rules, check_settings, read_config, with_weights
 from pipeline.serve.config import CameraEntry, ServeConfig, source_of
-from pipeline.serve.hidden import secrets_of
 from pipeline.serve.incidents import Incidents
 from pipeline.serve.rates import Rate, Rates
 from pipeline.serve.reload import apply, compare
@@ -72,15 +68,6 @@ _CLOSING_S: Final = 5.0
 _NO_RULES: Final = RulesConfig()
 
 
-def read_config(path: Path, overrides: Sequence[str] = ()) -> ServeConfig:
-    """Read the settings of a service.
-
-    Raises:
-        ConfigError: they are not as they must be.
-    """
-    return load_settings(ServeConfig, path, overrides)
-
-
 class Service:
     """Many cameras for months."""
 
@@ -92,14 +79,10 @@ class Service:
             PipelineError: a camera, an address to listen on or a file is not.
         """
         self._path, self._overrides = path, overrides
-        self._config = config = self._read()
+        checked = check_settings(read_config(path, overrides))
+        self._config = config = checked.config
         self._first_weights = config.model.weights
-        self._shared = settled(config.pipeline)
-        self._classes = card_of(self._shared).classes
-        sources = tuple(config.sources().values())
-        wanted = [check_camera(source, self._shared, self._classes) for source in sources]
-        self._floor = floor_for(self._shared, wanted)
-        self._check_rules(config)
+        self._shared, self._classes, self._floor = checked.shared, checked.classes, checked.floor
         self._rates = Rates()
         self._memories: dict[str, MemoryFile] = {}
         self._changing = threading.Lock()
@@ -114,30 +97,17 @@ class Service:
                 undo.callback(self._web.close)
             self._teller = Teller(config.events, tuple(config.cameras))
             undo.callback(self._teller.close)
-            self._supervisor = self._make_supervisor(sources)
+            self._supervisor = Supervisor(
+                checked.plan(build_engine, self._observer),
+                CounterTable(room=config.service.most_cameras),
+                checked.sources,
+            )
             undo.pop_all()
         writer = Writer()
         self._keeping = Keeping(
             tell=self._teller.tell, snapshots=self._teller.snapshots, writer=writer
         )
         self._incidents = Incidents(self._teller.tell)
-
-    def _make_supervisor(self, sources: Sequence[Source]) -> Supervisor:
-        config = self._config
-        plan = Plan(
-            config=self._shared,
-            classes=self._classes,
-            class_ids=None,
-            floor=self._floor,
-            build_engine=build_engine,
-            outputs=Outputs(OutputConfig()),
-            observed="pictures" if config.pictures else "tracks",
-            observe=self._observer,
-            service=config.service,
-            logs=Logs(secrets=tuple(secrets_of(config))),
-        )
-        counters = CounterTable(room=config.service.most_cameras)
-        return Supervisor(plan, counters, sources)
 
     @property
     def address(self) -> str:
@@ -228,12 +198,12 @@ class Service:
     def reload(self) -> Mapping[str, Any]:
         """Read the settings file again and do what changed."""
         with self._turn(_TURN_S):
-            return self._change(self._read())
+            return self._change(read_config(self._path, self._overrides))
 
     def swap_model(self, weights: str) -> Mapping[str, Any]:
         """Have other weights take over between two frames; raises if the old ones go on."""
         with self._turn(_TURN_S):
-            return self._change(_with_weights(self._config, find_weights(Path(weights))))
+            return self._change(with_weights(self._config, find_weights(Path(weights))))
 
     @contextmanager
     def _turn(self, within_s: float) -> Iterator[None]:
@@ -247,15 +217,10 @@ class Service:
         finally:
             self._changing.release()
 
-    def _read(self) -> ServeConfig:
-        """The settings of the file, with the weights they stand for."""
-        config = read_config(self._path, self._overrides)
-        return _with_weights(config, find_weights(config.model.weights))
-
     def _in_force(self) -> ServeConfig:
         """The settings with the model that runs, also where it took longer than was waited for."""
         model = self._supervisor.model
-        return _with_weights(
+        return with_weights(
             self._config, model.config.weights if model.number else self._first_weights
         )
 
@@ -263,7 +228,7 @@ class Service:
         """Do what is to do; the settings before stay in force if anything can be refused."""
         before = self._in_force()
         difference = compare(before, wanted)
-        self._check_rules(wanted)
+        check_rules(wanted, self._classes)
         for name in (*difference.added, *difference.changed):
             self._check_camera(source_of(name, wanted.cameras[name]))
         self._config = wanted  # what begins anew reads its rules here
@@ -301,11 +266,6 @@ class Service:
                 f"{source.name}: boxes below a score of {self._floor.min_score:g} are not looked "
                 "for by any camera yet; restart for that, or give a higher min_score"
             )
-
-    def _check_rules(self, config: ServeConfig) -> None:
-        for name, entry in config.cameras.items():
-            if faults := faults_of_classes(entry.watched_for, self._classes):
-                raise ConfigError(f"cameras.{name}.{faults[0]}")
 
     def _observer(self, source: Source) -> CameraWatch:
         """Make what watches a camera; called in the thread that shows it."""
@@ -356,7 +316,7 @@ class Service:
     def _reload_and_say(self) -> None:
         try:
             with self._turn(2 * _SWAP_S):
-                changed = self._change(self._read())
+                changed = self._change(read_config(self._path, self._overrides))
         except (ModelError, PipelineError) as error:
             logger.error("not reloaded: %s", error)
         else:
@@ -385,8 +345,3 @@ def _with_cameras(config: ServeConfig, cameras: Mapping[str, CameraEntry]) -> Se
         return ServeConfig.model_validate(fields | {"cameras": dict(cameras)})
     except ValidationError as invalid:
         raise ConfigError(describe_faults(invalid)) from None
-
-
-def _with_weights(config: ServeConfig, weights: Path | None) -> ServeConfig:
-    model = config.model.model_copy(update={"weights": weights})
-    return config.model_copy(update={"model": model})
