@@ -8,7 +8,7 @@ from pathlib import Path
 from model.config import Suppression, load_settings, read_tree
 from model.engines import Engine
 from model.errors import ConfigError
-from model.shipped import find_weights
+from model.shipped import find_weights, has_default
 from pipeline.config import OutputConfig, PipelineConfig
 from pipeline.decoding.inputs import Source
 from pipeline.graph import Plan, check_camera, floor_for, video_graph
@@ -70,6 +70,11 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> ServeConfig:
         ConfigError: they are not as they must be.
     """
     config = load_settings(ServeConfig, path, overrides)
+    if config.model.weights is None and not has_default():
+        raise ConfigError(
+            f"{path}: model.weights: none given; name a file, made by: sightline import CHECKPOINT "
+            "--output FILE, or by sightline fetch"
+        )
     return with_weights(config, find_weights(config.model.weights))
 
 

@@ -302,7 +302,9 @@ class Service:
         if state.failed:
             reason = state.reason
         self._incidents.note("camera-lost", name, reason, now_s=now_s, after_s=_LOST_AFTER_S)
-        share = self._rates.latest.get(name, Rate()).lost_share
+        # While the first engine is built nobody is to blame, and nothing can be done about it.
+        ready = bool(self._supervisor.engines)
+        share = self._rates.latest.get(name, Rate()).lost_share if ready else 0.0
         reason = f"{share:.0%} of its frames are given up" if share > _OVERLOAD else ""
         self._incidents.note("overload", name, reason, now_s=now_s, after_s=_OVERLOAD_AFTER_S)
 

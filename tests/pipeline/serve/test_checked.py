@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sightline check` with the settings of a service."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,16 @@ from tests.pipeline.serve.serving import Place
 
 PASSWORD = "hunter-2-hunter"
 ZONE = {"all": [[0, 0], [1, 0], [1, 1]]}
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Given back, as `serve` takes them."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -66,3 +78,14 @@ def test_check_takes_assignments_for_a_service_and_no_options_of_a_run(
     assert sightline.main(["check", str(place.settings), "--set", source]) == 0
     assert sightline.main(["check", str(place.settings), "--stride", "2"]) == 2
     assert "use --set" in capsys.readouterr().err
+
+
+def test_without_weights_the_way_out_is_one_that_a_service_has(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.write({}, model={})
+    for command in ("check", "serve"):
+        assert sightline.main([command, str(place.settings)]) == 2
+        printed = capsys.readouterr().err
+        assert "model.weights: none given; name a file" in printed
+        assert "--model" not in printed

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import sightline
+from model.errors import EngineError
 from pipeline.errors import PipelineError
 from pipeline.serve import service as service_module
 from pipeline.serve.service import Service
@@ -161,7 +162,7 @@ def test_rules_that_change_hold_from_the_next_frame_and_the_stream_goes_on(
         assert service.client.post("/api/reload").status_code == 200
         service.wait_for_frames(YARD)
         num_told = len(place.events("line"))
-        service.wait_for_frames(YARD, 40)
+        service.wait_for_frames(YARD, 32)
         counters = service.camera(YARD)["counters"]
         assert counters["reconnects"] == 0
         assert counters["decoded"] > before
@@ -321,6 +322,41 @@ def test_a_second_service_at_one_address_is_refused_and_leaves_nothing_behind(
             Service(second.settings)
         assert threading.active_count() == before
         assert not (second.folder / "events.db").exists()
+
+
+def test_one_change_at_a_time_and_none_once_the_service_ends(
+    place: Place, walk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "_TURN_S", 0.05)
+    place.write({}, http=None)
+    service = Service(place.settings)  # it does not run, so that a swap is never settled
+    other = str(make_card_file(place.folder / "other.safetensors"))
+    faults: list[str] = []
+
+    def swap() -> None:
+        with pytest.raises(EngineError) as refusal:
+            service.swap_model(other)
+        faults.append(str(refusal.value))
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+
+    def refusal() -> str:
+        try:
+            service.put_camera(YARD, watched(walk))
+        except PipelineError as refused:
+            return str(refused)
+        service.remove_camera(YARD)
+        return ""
+
+    until_s = time.monotonic() + 10
+    while "another change is under way" not in refusal():
+        assert time.monotonic() < until_s
+    service.stop()
+    service.run()
+    swapping.join(10)
+    assert "the model before runs on" in faults[0]
+    assert "the service is ending" in refusal()
 
 
 class Command:
