@@ -65,7 +65,7 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
         path: A YAML file; without one everything is default or overridden.
         overrides: Assignments such as `suppression.max_iou=0.6`, the value written as YAML.
     """
-    tree = {} if path is None else _read_yaml(path)
+    tree = {} if path is None else read_tree(path)
     for override in overrides:
         _apply(tree, override)
     try:
@@ -91,7 +91,8 @@ def _lowered(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_tree(path: Path) -> dict[str, Any]:
+    """Read a YAML file of names and values, or raise one `ConfigError`."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as failure:

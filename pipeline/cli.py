@@ -17,6 +17,7 @@ from rich.console import Console
 
 from model.config import load_settings
 from model.engines import build_engine
+from model.errors import ConfigError
 from pipeline.config import (
     GateConfig,
     PipelineConfig,
@@ -30,6 +31,8 @@ from pipeline.errors import OutputRefused
 from pipeline.job import Job, describe_graph
 from pipeline.probe import probe, settings_lines
 from pipeline.progress import Progress, closing_lines
+from pipeline.serve.checked import describe_service, is_service
+from pipeline.serve.checked import read_config as load_service
 from pipeline.station import Station
 from pipeline.transport.curve import make_keys
 
@@ -150,13 +153,19 @@ def check(
     options: Annotated[RunOptions | None, Parameter(name="*")] = None,
     assign: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
 ) -> int:
-    """Validate settings and print the graph they make.
+    """Validate settings, of a run or a service, and print the graph they make.
 
     Args:
         config: Settings as YAML; without it, the defaults and what is assigned.
         options: Settings that have an option of their own.
         assign: Any setting as name=value.
     """
+    if config is not None and is_service(config):
+        if options is not None and options != RunOptions():
+            raise ConfigError(f"{config}: is of a service, which has no options; use --set")
+        print(describe_service(load_service(config, assign), build_engine))
+        print("settings are valid")
+        return 0
     print(describe_graph(settings_of(config, options or RunOptions(), assign)))
     print("settings are valid")
     return 0

@@ -38,5 +38,11 @@ class CameraRefused(PipelineError):  # noqa: N818 - a state of the call, not a f
     """A camera cannot be added, changed or removed as asked."""
 
 
+class ServiceFailed(PipelineError):  # noqa: N818 - the name says what happened
+    """A service could not go on, though its settings are right."""
+
+    exit_code = 1
+
+
 class OutputRefused(PipelineError):  # noqa: N818 - a state of the call, not a failure on the way
     """Outputs cannot be made where the call wants them; choose another place."""

@@ -23,10 +23,12 @@ _SHOWN = "***"
 class Secret:
     """A text that shows itself only when asked to."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_text", "is_written")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, is_written: bool = True) -> None:
         self._text = text
+        self.is_written = is_written
+        """Whether it stands in the settings themselves, where its user has put it."""
 
     def reveal(self) -> str:
         """Return the text; keep it out of logs, errors and arguments of processes."""
@@ -56,9 +58,10 @@ class Secret:
             case Secret():
                 return value
             case str():
-                return cls(filled_in(value))
+                text = filled_in(value)
+                return cls(text, is_written=text == value)
             case {"file": str(path)} if len(value) == 1:
-                return cls(_read(Path(path)))
+                return cls(_read(Path(path)), is_written=False)
         raise PydanticCustomError(
             "secret", "expected a text, ${{VARIABLE}} or {{file: PATH}}, got another kind of value"
         )

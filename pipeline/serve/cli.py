@@ -5,12 +5,16 @@ import logging
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
 from pipeline.logs import Logs
-from pipeline.serve.service import Service, read_config, secrets_of
+from pipeline.serve.checked import read_config
+from pipeline.serve.hidden import secrets_of
+from pipeline.serve.service import Service
+
+INTERRUPTED: Final = 130
 
 
 def serve(
@@ -18,7 +22,6 @@ def serve(
     *,
     assign: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
     log_level: Literal["debug", "info", "warning", "error"] = "info",
-    check: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Watch many cameras for months: events out, status and metrics over HTTP.
 
@@ -28,25 +31,39 @@ def serve(
         config: Settings as YAML; configs/serve has some, docs/guides/serve.md says more.
         assign: Any setting as name=value, for example cameras.yard.max_fps=10.
         log_level: What is logged, as JSON lines on stderr.
-        check: Only say whether the settings are valid.
     """
+    signals = _Signals()
     settings = read_config(config, assign)
-    if check:
-        settings.sources()
-        print(f"settings are valid; cameras: {', '.join(settings.cameras) or 'none'}")
-        return 0
     Logs(secrets=tuple(secrets_of(settings))).begin(log_level.upper())
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     service = Service(config, assign)
-
-    def stop(_: int, __: FrameType | None) -> None:
-        service.stop()
-
-    def reload(_: int, __: FrameType | None) -> None:
-        service.reload_soon()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    signal.signal(signal.SIGHUP, reload)
+    signals.lead_to(service)
     service.run()
-    return 0
+    return INTERRUPTED if signals.last == signal.SIGINT else 0
+
+
+class _Signals:
+    """Keeps the signals that come before there is a service for it."""
+
+    def __init__(self) -> None:
+        self._service: Service | None = None
+        self._early: list[int] = []
+        self.last = 0
+        """The last one that was to end the service."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+
+    def lead_to(self, service: Service) -> None:
+        """Tell a service what came, and from here on what comes."""
+        self._service = service
+        for number in self._early:
+            self._on_signal(number, None)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self._service is None:
+            self._early.append(number)
+        elif number == signal.SIGHUP:
+            self._service.reload_soon()
+        else:
+            self.last = number
+            self._service.stop()

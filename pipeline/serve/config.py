@@ -118,7 +118,8 @@ def source_of(name: str, entry: CameraEntry) -> Source:
     try:
         found = find_sources([entry.source.reveal()])
     except SourceUnreadable as fault:
-        raise SourceUnreadable(f"cameras.{name}.source: {fault}") from None
+        reason = fault if entry.source.is_written else "what it refers to is no camera and no file"
+        raise SourceUnreadable(f"cameras.{name}.source: {reason}") from None
     if len(found) != 1 or found[0].kind in ("image", "images"):
         raise SourceUnreadable(
             f"cameras.{name}.source: stands for {len(found)} files or for pictures; name one "

@@ -3,7 +3,7 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,11 +36,12 @@ class Rates:
         self._samples: deque[tuple[float, Mapping[str, Counted]]] = deque()
         self.latest: Mapping[str, Rate] = {}
 
-    def sample(self, counted: Mapping[str, Counted]) -> bool:
+    def sample(self, read: Callable[[], Mapping[str, Counted]]) -> bool:
         """Take a sample if it is time for one; says whether it was."""
         now_s = time.monotonic()
         if self._samples and now_s - self._samples[-1][0] < _STEP_S:
             return False
+        counted = read()
         self._samples.append((now_s, counted))
         while now_s - self._samples[0][0] > _WINDOW_S:
             self._samples.popleft()

@@ -5,8 +5,13 @@
                     ^                                          web server asks and tells
 
 The supervisor runs in the thread that called `run`; the web server and reloads have their own and
-change things through the supervisor's thread-safe methods alone. The settings file is the truth:
-what was only told over HTTP lasts until the next reload or restart.
+change things through the supervisor's thread-safe methods alone, one change at a time. The settings
+file is the truth: what was only told over HTTP lasts until the next reload or restart.
+
+Begun in an order in which nothing has to be undone that others have seen: settings and weights are
+checked, the address is taken, the database is opened, then processes start and HTTP is answered.
+Ended from the other side: HTTP first, so that nothing is promised any more, then the cameras'
+events, and the database last.
 """
 
 import logging
@@ -16,35 +21,34 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
-from urllib.parse import unquote, urlsplit
 
 import msgspec
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from model.config import describe_faults, load_settings
+from model.config import describe_faults
 from model.engines import build_engine
 from model.errors import ConfigError, EngineError, ModelError
-from pipeline.config import OutputConfig
+from model.shipped import find_weights
 from pipeline.decoding.inputs import Source
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, ServiceFailed
 from pipeline.events import EventKind
-from pipeline.graph import Plan, check_camera, floor_for
-from pipeline.job import card_of, settled
-from pipeline.logs import Logs
+from pipeline.graph import check_camera
 from pipeline.metrics import CounterTable
 from pipeline.models import ModelInUse
-from pipeline.outputs import Outputs
-from pipeline.rules.config import faults_of_classes
+from pipeline.rules.config import RulesConfig
 from pipeline.runner import Supervisor
-from pipeline.secret import Secret
 from pipeline.serve import metrics
+from pipeline.serve.checked import check_rules, check_settings, read_config, with_weights
 from pipeline.serve.config import CameraEntry, ServeConfig, source_of
 from pipeline.serve.incidents import Incidents
 from pipeline.serve.rates import Rate, Rates
 from pipeline.serve.reload import apply, compare
-from pipeline.serve.watching import CameraWatch, MemoryFile, SnapshotWriter
+from pipeline.serve.status import describe
+from pipeline.serve.watching import CameraWatch, Keeping, MemoryFile, Writer
 from pipeline.serve.web import EventQuery, WebServer
 from pipeline.streams import StreamState
 from pipeline.telling.store import Query
@@ -59,22 +63,9 @@ _OVERLOAD_AFTER_S: Final = 10.0
 _OVERLOAD: Final = 0.05
 _DISK_AFTER_S: Final = 2.0
 _SWAP_S: Final = 120.0
+_TURN_S: Final = 5.0
 _CLOSING_S: Final = 5.0
-
-
-def read_config(path: Path, overrides: Sequence[str] = ()) -> ServeConfig:
-    """Read the settings of a service.
-
-    Raises:
-        ConfigError: they are not as they must be.
-    """
-    return load_settings(ServeConfig, path, overrides)
-
-
-def secrets_of(config: BaseModel) -> Iterator[str]:
-    """Give every secret in settings, and the passwords inside addresses."""
-    for value in dict(config).values():
-        yield from _secrets_in(value)
+_NO_RULES: Final = RulesConfig()
 
 
 class Service:
@@ -88,61 +79,68 @@ class Service:
             PipelineError: a camera, an address to listen on or a file is not.
         """
         self._path, self._overrides = path, overrides
-        self._config = config = read_config(path, overrides)
-        shared = settled(config.pipeline)
-        card = card_of(shared)
-        self._classes = card.classes
-        self._shared = shared
-        sources = config.sources()
-        wanted = [check_camera(source, shared, card.classes) for source in sources.values()]
-        self._floor = floor_for(shared, wanted)
-        self._check_rules(config)
+        checked = check_settings(read_config(path, overrides))
+        self._config = config = checked.config
+        self._first_weights = config.model.weights
+        self._shared, self._classes, self._floor = checked.shared, checked.classes, checked.floor
         self._rates = Rates()
+        self._memories: dict[str, MemoryFile] = {}
         self._changing = threading.Lock()
+        self._reload: threading.Thread | None = None
+        self._reload_asked = self._ending = False
         self._beat_s = time.monotonic()
         self._began_s = time.time()
-        self._teller = Teller(config.events, tuple(config.cameras))
-        self._writer = SnapshotWriter(self._teller.snapshots)
-        self._incidents = Incidents(self._teller.tell)
         self._watched: frozenset[str] = frozenset()
-        plan = Plan(
-            config=shared,
-            classes=card.classes,
-            class_ids=None,
-            floor=self._floor,
-            build_engine=build_engine,
-            outputs=Outputs(OutputConfig()),
-            observed="pictures" if config.pictures else "tracks",
-            observe=self._observer,
-            service=config.service,
-            logs=Logs(secrets=tuple(secrets_of(config))),
+        with ExitStack() as undo:
+            self._web = WebServer(self, config.http) if config.http is not None else None
+            if self._web is not None:
+                undo.callback(self._web.close)
+            self._teller = Teller(config.events, tuple(config.cameras))
+            undo.callback(self._teller.close)
+            self._supervisor = Supervisor(
+                checked.plan(build_engine, self._observer),
+                CounterTable(room=config.service.most_cameras),
+                checked.sources,
+            )
+            undo.pop_all()
+        writer = Writer()
+        self._keeping = Keeping(
+            tell=self._teller.tell, snapshots=self._teller.snapshots, writer=writer
         )
-        counters = CounterTable(room=config.service.most_cameras)
-        self._supervisor = Supervisor(plan, counters, tuple(sources.values()))
-        self._web = WebServer(self, config.http) if config.http is not None else None
-        if self._web is not None:
-            logger.info("status at %s", self._web.address)
+        self._incidents = Incidents(self._teller.tell)
+
+    @property
+    def address(self) -> str:
+        """Where HTTP is answered; empty for nowhere."""
+        return self._web.address if self._web is not None else ""
 
     def run(self) -> None:
         """Serve until it is stopped.
 
         Raises:
-            PipelineError: the detector failed again and again.
+            ServiceFailed: the detector failed again and again.
         """
+        if self._web is not None:
+            self._web.start()
+            logger.info("status at %s", self.address)
         try:
             self._supervisor.run(self._on_tick)
         finally:
             self._close()
         if self._supervisor.fault:
-            raise PipelineError(self._supervisor.fault)
+            raise ServiceFailed(self._supervisor.fault)
 
     def stop(self) -> None:
         """End in good order; twice, at once. May be called from a signal handler."""
+        self._ending = True
         self._supervisor.stop()
 
     def reload_soon(self) -> None:
-        """Read the settings again, in a thread of its own; may be called from a signal handler."""
-        threading.Thread(target=self._reload_and_say, name="reload", daemon=True).start()
+        """Read the settings again when there is time; may be called from a signal handler.
+
+        Asked again meanwhile, it is done once more, however often.
+        """
+        self._reload_asked = True
 
     def faults(self) -> list[str]:
         """Why the service does not work; empty while it does."""
@@ -158,24 +156,9 @@ class Service:
 
     def status(self) -> Mapping[str, Any]:
         """Everything known, for people and pages."""
-        supervisor, counted = self._supervisor, self._supervisor.counted()
-        statistics = self._teller.statistics()
-        streams = dict(supervisor.streams)
-        return {
-            "since": self._began_s,
-            "model": {
-                "weights": str(supervisor.model.config.weights),
-                "number": supervisor.model.number,
-                "engines": [msgspec.to_builtins(engine) for engine in supervisor.engines],
-            },
-            "cameras": {
-                name: _camera_status(state, counted[name], self._rates.latest.get(name, Rate()))
-                for name, state in streams.items()
-                if name in counted
-            },
-            "events": msgspec.to_builtins(statistics),
-            "snapshots_dropped": self._writer.num_dropped,
-        }
+        known = describe(self._supervisor, self._teller.statistics(), self._rates.latest)
+        dropped = self._keeping.writer.num_dropped
+        return {"since": self._began_s, **known, "files_dropped": dropped}
 
     def metrics(self) -> bytes:
         """Everything countable."""
@@ -200,13 +183,13 @@ class Service:
 
     def put_camera(self, name: str, settings: Mapping[str, Any]) -> None:
         """Add or change a camera, until the next reload or restart."""
-        with self._changing:
+        with self._turn(_TURN_S):
             cameras = dict(self._config.cameras) | {name: _entry(name, settings)}
             self._change(_with_cameras(self._config, cameras))
 
     def remove_camera(self, name: str) -> None:
         """Remove a camera, until the next reload or restart."""
-        with self._changing:
+        with self._turn(_TURN_S):
             if name not in self._config.cameras:
                 raise ConfigError(f"there is no camera {name}")
             cameras = {key: entry for key, entry in self._config.cameras.items() if key != name}
@@ -214,20 +197,38 @@ class Service:
 
     def reload(self) -> Mapping[str, Any]:
         """Read the settings file again and do what changed."""
-        with self._changing:
+        with self._turn(_TURN_S):
             return self._change(read_config(self._path, self._overrides))
 
     def swap_model(self, weights: str) -> Mapping[str, Any]:
         """Have other weights take over between two frames; raises if the old ones go on."""
-        with self._changing:
-            model = self._config.model.model_copy(update={"weights": Path(weights)})
-            return self._change(self._config.model_copy(update={"model": model}))
+        with self._turn(_TURN_S):
+            return self._change(with_weights(self._config, find_weights(Path(weights))))
+
+    @contextmanager
+    def _turn(self, within_s: float) -> Iterator[None]:
+        """Change something while nobody else does; who waits too long is told to come again."""
+        if not self._changing.acquire(timeout=within_s):
+            raise PipelineError("another change is under way; ask again when it is done")
+        try:
+            if self._ending:
+                raise PipelineError("the service is ending; nothing is changed any more")
+            yield
+        finally:
+            self._changing.release()
+
+    def _in_force(self) -> ServeConfig:
+        """The settings with the model that runs, also where it took longer than was waited for."""
+        model = self._supervisor.model
+        return with_weights(
+            self._config, model.config.weights if model.number else self._first_weights
+        )
 
     def _change(self, wanted: ServeConfig) -> Mapping[str, Any]:
         """Do what is to do; the settings before stay in force if anything can be refused."""
-        before = self._config
+        before = self._in_force()
         difference = compare(before, wanted)
-        self._check_rules(wanted)
+        check_rules(wanted, self._classes)
         for name in (*difference.added, *difference.changed):
             self._check_camera(source_of(name, wanted.cameras[name]))
         self._config = wanted  # what begins anew reads its rules here
@@ -238,7 +239,7 @@ class Service:
             raise
         self._teller.set_cameras(tuple(wanted.cameras))
         if swap is not None:
-            self._await_swap(swap, before)
+            self._await_swap(swap)
         return {
             "added": difference.added,
             "removed": difference.removed,
@@ -246,13 +247,17 @@ class Service:
             "model": str(self._supervisor.model.config.weights),
         }
 
-    def _await_swap(self, swap: "Future[ModelInUse]", before: ServeConfig) -> None:
+    def _await_swap(self, swap: "Future[ModelInUse]") -> None:
         try:
             swap.result(_SWAP_S)
-        except (EngineError, FutureTimeout) as failure:
-            self._config = self._config.model_copy(update={"model": before.model})
-            reason = str(failure) or f"not ready within {_SWAP_S:g} s"
-            raise EngineError(f"{reason}; the model before runs on") from None
+        except FutureTimeout:
+            raise EngineError(
+                f"not ready within {_SWAP_S:g} s; it is still tried, /api/status says what runs"
+            ) from None
+        except EngineError as failure:
+            raise EngineError(f"{failure}; the model before runs on") from None
+        finally:
+            self._config = self._in_force()
 
     def _check_camera(self, source: Source) -> None:
         wanted = check_camera(source, self._shared, self._classes)
@@ -262,26 +267,26 @@ class Service:
                 "for by any camera yet; restart for that, or give a higher min_score"
             )
 
-    def _check_rules(self, config: ServeConfig) -> None:
-        for name, entry in config.cameras.items():
-            if faults := faults_of_classes(entry.watched_for, self._classes):
-                raise ConfigError(f"cameras.{name}.{faults[0]}")
-
     def _observer(self, source: Source) -> CameraWatch:
         """Make what watches a camera; called in the thread that shows it."""
-        entry = self._config.cameras[source.name]
+        name = source.name
+        path = self._config.state / f"rules-{name}.json"
         return CameraWatch(
-            entry.watched_for,
-            camera=source.name,
+            partial(self._rules_of, name),
+            camera=name,
             classes=self._classes,
-            tell=self._teller.tell,
-            writer=self._writer,
-            memory=MemoryFile(self._config.state / f"rules-{source.name}.json"),
+            keeping=self._keeping,
+            memory=self._memories.setdefault(name, MemoryFile(path)),
         )
+
+    def _rules_of(self, name: str) -> RulesConfig:
+        """The rules of a camera as they are now; none for one that is being removed."""
+        return self._config.cameras.get(name, _NO_RULES)
 
     def _on_tick(self) -> None:
         self._beat_s = time.monotonic()
-        if not self._rates.sample(self._supervisor.counted()):
+        self._follow_reloads()
+        if not self._rates.sample(self._supervisor.counted):
             return
         now_s, streams = time.time(), dict(self._supervisor.streams)
         for name in self._watched - streams.keys():
@@ -289,7 +294,7 @@ class Service:
         self._watched = frozenset(streams)
         for name, state in streams.items():
             self._note_camera(name, state, now_s)
-        fault = "" if self._teller.statistics().writable else "the database cannot be written"
+        fault = "" if self._teller.writable else "the database cannot be written"
         self._incidents.note("disk-full", "", fault, now_s=now_s, after_s=_DISK_AFTER_S)
 
     def _note_camera(self, name: str, state: StreamState, now_s: float) -> None:
@@ -297,37 +302,35 @@ class Service:
         if state.failed:
             reason = state.reason
         self._incidents.note("camera-lost", name, reason, now_s=now_s, after_s=_LOST_AFTER_S)
-        share = self._rates.latest.get(name, Rate()).lost_share
+        # While the first engine is built nobody is to blame, and nothing can be done about it.
+        ready = bool(self._supervisor.engines)
+        share = self._rates.latest.get(name, Rate()).lost_share if ready else 0.0
         reason = f"{share:.0%} of its frames are given up" if share > _OVERLOAD else ""
         self._incidents.note("overload", name, reason, now_s=now_s, after_s=_OVERLOAD_AFTER_S)
 
+    def _follow_reloads(self) -> None:
+        """Begin a reload that was asked for; one that comes meanwhile waits for its end."""
+        if self._reload_asked and (self._reload is None or not self._reload.is_alive()):
+            self._reload_asked = False
+            self._reload = threading.Thread(target=self._reload_and_say, name="reload", daemon=True)
+            self._reload.start()
+
     def _reload_and_say(self) -> None:
         try:
-            changed = self.reload()
+            with self._turn(2 * _SWAP_S):
+                changed = self._change(read_config(self._path, self._overrides))
         except (ModelError, PipelineError) as error:
             logger.error("not reloaded: %s", error)
         else:
             logger.info("reloaded: %s", changed)
 
     def _close(self) -> None:
+        self._ending = True
         if self._web is not None:
             self._web.close()
         self._incidents.close(time.time())
-        self._writer.close(_CLOSING_S)
+        self._keeping.writer.close(_CLOSING_S)
         self._teller.close(_CLOSING_S)
-
-
-def _camera_status(state: StreamState, counted: Mapping[Any, int], rate: Rate) -> dict[str, Any]:
-    return {
-        "source": state.source.label,
-        "state": "failed" if state.failed else state.camera.state,
-        "reason": state.reason if state.failed else state.camera.reason,
-        "since": state.camera_since_s,
-        "declared_fps": state.facts.frame_rate if state.facts is not None else None,
-        "decoded_fps": round(rate.decoded, 2),
-        "tracked_fps": round(rate.tracked, 2),
-        "counters": dict(counted),
-    }
 
 
 def _entry(name: str, settings: Mapping[str, Any]) -> CameraEntry:
@@ -344,33 +347,3 @@ def _with_cameras(config: ServeConfig, cameras: Mapping[str, CameraEntry]) -> Se
         return ServeConfig.model_validate(fields | {"cameras": dict(cameras)})
     except ValidationError as invalid:
         raise ConfigError(describe_faults(invalid)) from None
-
-
-def _secrets_in(value: object) -> Iterator[str]:
-    match value:
-        case Secret():
-            yield from _parts(value.reveal())
-        case BaseModel():
-            yield from secrets_of(value)
-        case dict():
-            for each in value.values():
-                yield from _secrets_in(each)
-        case tuple() | list():
-            for each in value:
-                yield from _secrets_in(each)
-
-
-def _parts(secret: str) -> Iterator[str]:
-    """A secret as it is; of an address only its password, since the rest may be shown."""
-    if "://" not in secret:
-        if not secret.startswith("replay:") and not Path(secret).exists():
-            yield secret
-        return
-    try:
-        password = urlsplit(secret).password
-    except ValueError:
-        yield secret
-        return
-    if password:
-        yield password
-        yield unquote(password)

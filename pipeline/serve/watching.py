@@ -2,7 +2,7 @@
 """One camera's tracks and pictures in, its events told: what lies between tracker and receivers.
 
 Used by the thread that reads the camera's tracks. Pictures are encoded here, as their slot is only
-lent, and written by another thread: a disk that hangs stops nobody.
+lent; they and what rules remember are written by another thread: a disk that hangs stops nobody.
 """
 
 import logging
@@ -10,6 +10,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -34,25 +36,24 @@ _WAITING: Final = 32
 _MOST_OPEN: Final = 1000
 
 
-class SnapshotWriter:
-    """Writes pictures of events in a thread of its own; what it cannot keep up with is counted."""
+class Writer:
+    """Writes files in a thread of its own; what it cannot keep up with is counted."""
 
-    def __init__(self, snapshots: Snapshots) -> None:
+    def __init__(self) -> None:
         self.num_dropped = 0
-        """Pictures that were never written, because too many waited."""
-        self._snapshots = snapshots
-        self._waiting: queue.Queue[tuple[str, bytes] | None] = queue.Queue(_WAITING)
-        self._thread = threading.Thread(target=self._write, name="snapshots", daemon=True)
+        """Files that were never written, because too many waited."""
+        self._waiting: queue.Queue[Callable[[], object] | None] = queue.Queue(_WAITING)
+        self._thread = threading.Thread(target=self._write, name="writer", daemon=True)
         self._thread.start()
 
-    def put(self, event_id: str, jpeg: bytes) -> str | None:
-        """Have a picture written; return its name, None where there is no room for it."""
+    def put(self, write: Callable[[], object]) -> bool:
+        """Have something written; False where there is no room for it."""
         try:
-            self._waiting.put_nowait((event_id, jpeg))
+            self._waiting.put_nowait(write)
         except queue.Full:
             self.num_dropped += 1
-            return None
-        return self._snapshots.name(event_id)
+            return False
+        return True
 
     def close(self, within_s: float) -> None:
         """Write what waits, but not for longer than this."""
@@ -64,8 +65,8 @@ class SnapshotWriter:
         self._thread.join(max(0.0, until_s - time.monotonic()))
 
     def _write(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            self._snapshots.save(*item)
+        while (write := self._waiting.get()) is not None:
+            write()
 
 
 class CameraWatch:
@@ -73,17 +74,27 @@ class CameraWatch:
 
     def __init__(
         self,
-        config: RulesConfig,
+        settings: Callable[[], RulesConfig],
         *,
         camera: str,
         classes: Sequence[str],
-        tell: Callable[[Event], None],
-        writer: SnapshotWriter,
+        keeping: "Keeping",
         memory: "MemoryFile",
     ) -> None:
-        self._rules = Rules(config, camera=camera, classes=classes, memory=memory.read())
-        self._tell = tell
-        self._writer = writer
+        """Begin to watch.
+
+        Args:
+            settings: Gives the camera's rules as they are now; they may change between two frames.
+            camera: What its events call it.
+            classes: The model's names of its classes.
+            keeping: Where events and pictures go.
+            memory: What its rules knew before.
+        """
+        self._settings = settings
+        self._config = settings()
+        self._make_rules = partial(Rules, camera=camera, classes=classes)
+        self._rules = self._make_rules(self._config, memory=memory.read())
+        self._keeping = keeping
         self._memory = memory
         self._pictures: dict[str, str] = {}
         """Names of the pictures of events that are open."""
@@ -93,6 +104,7 @@ class CameraWatch:
     def see(self, frame: Tracked, tracks: Tracks, view: View | None) -> None:
         """Take in the next frame."""
         self._at_s = wall_time(frame.captured_ns)
+        self._follow_settings()
         if frame.discontinuity:
             self._pass_on(self._rules.reset(self._at_s), None)
         told = self._rules.update(
@@ -115,34 +127,76 @@ class CameraWatch:
         self._remember()
         self._pass_on(self._rules.close(self._at_s), None)
 
+    def _follow_settings(self) -> None:
+        """Go by other rules from here on; what was open ends as interrupted."""
+        before, self._config = self._config, self._settings()
+        if before is self._config or _are_equal(before, self._config):
+            return
+        self._pass_on(self._rules.close(self._at_s), None)
+        self._rules = self._make_rules(self._config, memory=self._rules.memory())
+
     def _pass_on(self, told: Told, view: View | None) -> None:
         if told.pictures and view is not None:
             jpeg = view.jpeg()
             for wanted in told.pictures:
                 self._take(wanted.event_id, jpeg)
         for event in told.events:
-            self._tell(replace(event, snapshot=self._pictures.get(event.id)))
+            self._keeping.tell(replace(event, snapshot=self._pictures.get(event.id)))
             if event.phase in ("end", "moment"):
                 self._pictures.pop(event.id, None)
 
     def _take(self, event_id: str, jpeg: bytes) -> None:
-        name = self._writer.put(event_id, jpeg)
-        if name is not None and len(self._pictures) < _MOST_OPEN:
-            self._pictures[event_id] = name
+        snapshots = self._keeping.snapshots
+        waits = self._keeping.writer.put(partial(snapshots.save, event_id, jpeg))
+        if waits and len(self._pictures) < _MOST_OPEN:
+            self._pictures[event_id] = snapshots.name(event_id)
 
     def _remember(self) -> None:
         self._remembered_s = time.monotonic()
-        self._memory.write(self._rules.memory())
+        if self._memory.note(self._rules.memory()):
+            self._keeping.writer.put(self._memory.write)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """Where what cameras tell goes."""
+
+    tell: Callable[[Event], None]
+    snapshots: Snapshots
+    writer: Writer
 
 
 class MemoryFile:
-    """What a camera's rules must know after a restart, in a small file."""
+    """What a camera's rules must know when they begin anew, and in a small file for a restart."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._latest: RulesMemory | None = None
+        self._written: RulesMemory | None = None
 
     def read(self) -> RulesMemory | None:
         """Return it; None where there is none, or none that can be read."""
+        if self._latest is None:
+            self._latest = self._written = self._from_disk()
+        return self._latest
+
+    def note(self, memory: RulesMemory) -> bool:
+        """Take what is known now; says whether the file has something else."""
+        self._latest = memory
+        return memory != self._written
+
+    def write(self) -> None:
+        """Write it whole or not at all; a disk that is full costs a warning."""
+        memory = self._latest
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self._path) as temporary:
+                temporary.write_bytes(msgspec.json.encode(memory))
+            self._written = memory
+        except OSError as failure:
+            logger.warning("%s: not written (%s)", self._path, failure)
+
+    def _from_disk(self) -> RulesMemory | None:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=RulesMemory)
         except FileNotFoundError:
@@ -151,16 +205,12 @@ class MemoryFile:
             logger.warning("%s: begun anew, as it cannot be read (%s)", self._path, failure)
             return None
 
-    def write(self, memory: RulesMemory) -> None:
-        """Write it whole or not at all; a disk that is full costs a warning."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._path) as temporary:
-                temporary.write_bytes(msgspec.json.encode(memory))
-        except OSError as failure:
-            logger.warning("%s: not written (%s)", self._path, failure)
-
 
 def wall_time(captured_ns: int) -> float:
     """Return the seconds since 1970 of a moment by the monotonic clock."""
     return time.time() - (time.monotonic_ns() - captured_ns) / 1e9
+
+
+def _are_equal(one: RulesConfig, other: RulesConfig) -> bool:
+    """Whether the rules are; what else a camera's settings hold is not asked."""
+    return all(getattr(one, name) == getattr(other, name) for name in RulesConfig.model_fields)

@@ -90,10 +90,10 @@ class Service(Protocol):
 
 
 class WebServer:
-    """Serves in a thread of its own until it is closed."""
+    """Serves in a thread of its own, from its start until it is closed."""
 
     def __init__(self, service: Service, config: HttpConfig) -> None:
-        """Begin to listen.
+        """Take the address; who asks waits until the start.
 
         Raises:
             PipelineError: the address cannot be had.
@@ -114,12 +114,16 @@ class WebServer:
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="web", daemon=True
         )
+
+    def start(self) -> None:
+        """Begin to answer."""
         self._thread.start()
 
     def close(self) -> None:
         """Answer what has been asked, then leave."""
         self._server.should_exit = True
-        self._thread.join(2 * _STOP_S)
+        if self._thread.is_alive():
+            self._thread.join(2 * _STOP_S)
         self._socket.close()
 
 

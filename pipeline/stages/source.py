@@ -37,6 +37,7 @@ _IDLE_S = 0.1
 _GRACE_S = 1.0
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.25, 2.0
 _RETRY_REFUSED_S = 30.0
+_SAY_AGAIN_S = 60.0
 STOPPED = "stopped before its end"
 
 
@@ -137,6 +138,8 @@ class ReadCamera:
         self._give_up_s = math.inf if patience_s is None else time.monotonic() + patience_s
         self._watch = Watch(counters, config.timeout_s)
         self._trouble = ""
+        self._said = ""
+        self._silent_until_s = 0.0
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Send packets; the first frame must come while there is patience.
@@ -226,6 +229,7 @@ class ReadCamera:
         if self._connected:
             self._counters.add("reconnects")
             logger.info("%s: connected again", self._source.name)
+            self._said = ""
         self._connected = True
 
     @property
@@ -257,12 +261,20 @@ class ReadCamera:
             pause_s = _RETRY_REFUSED_S
         pause_s *= random.uniform(0.8, 1.0)
         self._trouble = str(error)
-        logger.warning("%s: %s; trying again in %.2f s", self._source.name, error, pause_s)
+        self._say(pause_s)
         until_s = time.monotonic() + pause_s
         if not self._seen:
             until_s = min(until_s, self._give_up_s)
         while (left_s := until_s - time.monotonic()) > 0 and not ports.stopping:
             ports.wait(max(1, round(1000 * min(left_s, self._feed(ports)))))
+
+    def _say(self, pause_s: float) -> None:
+        """Log what is wrong: at once when it is something else, else once in a while."""
+        now_s = time.monotonic()
+        if self._trouble == self._said and now_s < self._silent_until_s:
+            return
+        self._said, self._silent_until_s = self._trouble, now_s + _SAY_AGAIN_S
+        logger.warning("%s: %s; trying again in %.2f s", self._source.name, self._trouble, pause_s)
 
 
 def _announce(ports: Ports, name: str, reader: Reader) -> None:

@@ -141,6 +141,11 @@ class Teller:
         self._journal.close(max(0.5, by_s - time.monotonic()))
         self._close_publisher()
 
+    @property
+    def writable(self) -> bool:
+        """Whether the database can be written, as was last seen; no disk is asked."""
+        return not self._journal.down
+
     def statistics(self) -> Statistics:
         """How it goes."""
         counts, publisher = self._journal.counts, self._publisher
@@ -150,7 +155,7 @@ class Teller:
             known=counts.known,
             waiting=self._journal.num_waiting,
             lost=counts.lost,
-            writable=not self._journal.down,
+            writable=self.writable,
             failures=counts.failures,
             interrupted=counts.interrupted,
             snapshots_failed=self.snapshots.num_failed,

@@ -7,9 +7,12 @@ import pytest
 from model.config import load_settings
 from model.released import ReleaseNotes
 from pipeline.config import PipelineConfig
+from pipeline.serve.checked import is_service
+from pipeline.serve.config import ServeConfig
 from training.recipe import Recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs/pipeline"
+SERVICES = Path(__file__).parents[2] / "configs/serve"
 RECIPES = Path(__file__).parents[2] / "configs/training"
 RELEASES = Path(__file__).parents[2] / "configs/release"
 
@@ -17,6 +20,14 @@ RELEASES = Path(__file__).parents[2] / "configs/release"
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_config_loads(path: Path) -> None:
     load_settings(PipelineConfig, path)
+    assert not is_service(path)
+
+
+@pytest.mark.parametrize("path", sorted(SERVICES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_service_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YARD_PASSWORD", "a-password")
+    assert load_settings(ServeConfig, path).sources()
+    assert is_service(path)
 
 
 def test_the_file_config_spells_out_the_defaults() -> None:

@@ -530,12 +530,16 @@ def test_a_camera_whose_password_changed_is_asked_again_after_half_a_minute(
     assert "se%" not in caplog.text
 
 
-def test_a_camera_that_never_answers_ends_after_the_limit(make_job: MakeJob) -> None:
+def test_a_camera_that_never_answers_ends_after_the_limit_and_is_said_once(
+    make_job: MakeJob, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound, never listening: refused at once
         port = nobody.getsockname()[1]
         job = make_job(f"rtsp://bob:secret@127.0.0.1:{port}/live", open_timeout_s=0.5)
-        job.run()
+        with caplog.at_level(logging.WARNING):
+            job.run()
+    assert caplog.text.count("trying again") == 1  # it was tried twice, at 0 and 0.25 s
     assert not job.complete
     assert "cannot be opened" in job.streams[0].reason
     assert "secret" not in str(job.summary())

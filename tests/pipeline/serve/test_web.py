@@ -68,6 +68,7 @@ def told() -> Told:
 @pytest.fixture
 def client(told: Told) -> Iterator[httpx.Client]:
     server = WebServer(told, HttpConfig(listen="127.0.0.1:0"))
+    server.start()
     with httpx.Client(base_url=server.address, timeout=10) as client:
         yield client
     server.close()
@@ -140,6 +141,7 @@ def test_unknown_paths_and_methods_are_refused(client: httpx.Client) -> None:
 
 def test_without_the_token_nothing_is_answered(told: Told) -> None:
     server = WebServer(told, HttpConfig(listen="127.0.0.1:0", token=Secret(TOKEN)))
+    server.start()
     try:
         for path in ("/healthz", "/metrics", "/api/status", "/nothing"):
             refused = httpx.get(server.address + path)
