@@ -115,9 +115,14 @@ def source_of(name: str, entry: CameraEntry) -> Source:
     Raises:
         SourceUnreadable: its address cannot be one of a camera.
     """
+    named = entry.source.reveal()
     try:
-        found = find_sources([entry.source.reveal()])
+        found = find_sources([named])
     except SourceUnreadable as fault:
+        if "@" in named and "://" not in named:  # where its password begins is not known
+            raise SourceUnreadable(
+                f"cameras.{name}.source: neither a file nor an address; addresses begin as rtsp://"
+            ) from None
         raise SourceUnreadable(f"cameras.{name}.source: {fault}") from None
     if len(found) != 1 or found[0].kind in ("image", "images"):
         raise SourceUnreadable(
