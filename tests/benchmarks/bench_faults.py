@@ -23,6 +23,9 @@ from timing import surroundings
 from tests.pipeline.serve.fault_kit import FAULTS, Outcome, World, inject, world
 from tests.pipeline.telling.broker import MOSQUITTO
 
+WARM_UP = 50
+FRAMES_AGED = 250
+
 
 def main() -> None:
     """Inject every fault so many times and print one JSON object."""
@@ -43,6 +46,7 @@ def measure(options: argparse.Namespace, wanted: list[str], folder: Path) -> dic
     """Run one service through all faults."""
     chance, faults, failed = random.Random(options.seed), {}, {}
     with world(folder, with_broker=MOSQUITTO is not None, placement=options.placement) as running:
+        ages = await_ages(running)
         for name in wanted:
             outcomes = []
             for _ in range(options.times):
@@ -58,11 +62,23 @@ def measure(options: argparse.Namespace, wanted: list[str], folder: Path) -> dic
         **surroundings(),
         "cameras": "3, 320x192, 25 a second, a keyframe a second",
         "placement": options.placement,
+        "since_sent_by_camera_s": ages,
         "times": options.times,
         "faults": faults,
         "not_recovered": failed,
         "events": events,
         "target_p95_s": {"cameras": 3.0, "stages": 5.0},
+    }
+
+
+def await_ages(running: World) -> dict[str, Any]:
+    """How old frames are by the camera's own clock while nothing is wrong."""
+    running.wait(lambda: len(running.service.seen["door"]) > FRAMES_AGED + WARM_UP, "frames")
+    ages = running.ages("door")[WARM_UP:]
+    return {
+        "frames": len(ages),
+        "captured": spread([age.captured_s for age in ages]),
+        "tracked": spread([age.tracked_s for age in ages]),
     }
 
 

@@ -37,7 +37,7 @@ NAMES = ("yard", "door", "gate")
 YARD = NAMES[0]
 """Which of them it happens to."""
 STEADY_S = 2.0
-LIMIT_S = 60.0
+LIMIT_S = 30.0
 _LOOP = 564
 """Frames after which the squares of `make_film` are where they began."""
 
@@ -82,6 +82,16 @@ class Watched(Service):
         return Noted(super()._observer(source), self.seen[source.name])
 
 
+@dataclass(frozen=True)
+class Age:
+    """How old one frame was by the camera's own clock: since it was sent."""
+
+    captured_s: float
+    """When we say that it was captured."""
+    tracked_s: float
+    """When its tracks were at the end of their way."""
+
+
 @dataclass
 class World:
     """A service at work, and all it has to do with."""
@@ -89,7 +99,6 @@ class World:
     folder: Path
     service: Watched
     cameras: dict[str, SmallCamera]
-    films: dict[str, Path]
     broker: Broker | None
     receiver: HttpReceiver
     told: set[tuple[str, int]] = field(default_factory=set)
@@ -107,6 +116,10 @@ class World:
             f"{name}: {state.camera} {state.reason}" for name, state in streams.items()
         )
 
+    def condition(self, name: str) -> str:
+        """The state of a camera."""
+        return self.service._supervisor.streams[name].camera.state
+
     def first_after(self, name: str, since_s: float) -> Seen | None:
         """The first frame of a camera that was captured after a time."""
         recent = reversed(self.service.seen[name])
@@ -121,6 +134,17 @@ class World:
         """Frames a second of a camera, seen between two times."""
         count = sum(since_s <= one.at_s < until_s for one in self.service.seen[name])
         return count / (until_s - since_s)
+
+    def ages(self, name: str) -> list[Age]:
+        """Of all frames so far of a camera that was never connected to again."""
+        sent = list(self.cameras[name].sent)
+        assert {one.client for one in sent} == {1}
+        at_s = {round((one.ticks - sent[0].ticks) / 90): one.at_s for one in sent}  # by millisecond
+        ages = []
+        for one in list(self.service.seen[name]):
+            sent_s = at_s[round(one.pts_ns / 1e6)]
+            ages.append(Age(one.captured_s - sent_s, one.at_s - sent_s))
+        return ages
 
     def process(self, group: str) -> int:
         """The process a group of stages of the camera has, or all of them."""
@@ -186,8 +210,7 @@ def _refuse(world: World) -> None:
 
 def _wrong_password(world: World) -> None:
     world.put("bob:wrong")
-    streams = world.service._supervisor.streams
-    world.wait(lambda: streams[YARD].camera.state == "wrong-credentials", "refusal")
+    world.wait(lambda: world.condition(YARD) == "wrong-credentials", "refusal")
 
 
 def _show_next(*films: str) -> Callable[[World], None]:
@@ -195,7 +218,7 @@ def _show_next(*films: str) -> Callable[[World], None]:
     turn = iter(films * 1000)
 
     def show(world: World) -> None:
-        world.cameras[YARD].show(world.films[next(turn)])
+        world.cameras[YARD].show(make_film_named(next(turn), world.folder))
         world.cameras[YARD].on()
 
     return show
@@ -295,15 +318,26 @@ class Outcome:
     """Frames and packets of the others that were given up."""
 
 
-def inject(world: World, fault: Fault, chance: random.Random) -> Outcome:
-    """Do it, undo it, and wait until all is well."""
-    _settle(world)
+def inject(
+    world: World, fault: Fault, chance: random.Random, *, steady_s: float = STEADY_S
+) -> Outcome:
+    """Do it, undo it, and wait until all is well.
+
+    Args:
+        world: To which it is done.
+        fault: What is done.
+        chance: Says how long it lasts.
+        steady_s: How long all cameras have to come before.
+    """
+    _settle(world, steady_s)
     before = world.service._supervisor.counted()
     began_s = time.monotonic()
-    fault.begin(world)
-    time.sleep(chance.uniform(*fault.hold_s))
-    ended_s = began_s if fault.hold_s == (0, 0) else time.monotonic()
-    fault.end(world)
+    try:
+        fault.begin(world)
+        time.sleep(chance.uniform(*fault.hold_s))
+    finally:
+        ended_s = began_s if fault.hold_s == (0, 0) else time.monotonic()
+        fault.end(world)
     well_s, from_s = _await_health(world, fault, ended_s)
     lasted_s = max(time.monotonic() - began_s, 1.0)
     time.sleep(max(0.0, began_s + lasted_s - time.monotonic()))
@@ -315,7 +349,7 @@ def inject(world: World, fault: Fault, chance: random.Random) -> Outcome:
         others_share=min(
             (
                 world.rate(name, began_s, began_s + lasted_s)
-                / world.rate(name, began_s - STEADY_S, began_s)
+                / world.rate(name, began_s - steady_s, began_s)
                 for name in others
             ),
             default=1.0,
@@ -325,10 +359,10 @@ def inject(world: World, fault: Fault, chance: random.Random) -> Outcome:
     )
 
 
-def _settle(world: World) -> None:
+def _settle(world: World, steady_s: float) -> None:
     """Wait until all cameras have come for a while."""
     for name in NAMES:
-        goal = len(world.service.seen[name]) + round(STEADY_S * 25)
+        goal = len(world.service.seen[name]) + round(steady_s * 25)
         world.wait(lambda name=name, goal=goal: len(world.service.seen[name]) >= goal, name)
 
 
@@ -348,10 +382,9 @@ def _await_health(world: World, fault: Fault, ended_s: float) -> tuple[float, fl
     well_s = max(first.at_s for first in firsts)
     if fault.hold_s == (0, 0):
         return well_s, ended_s
-    # A frame may come of a later picture than the keyframe only; where it came sooner, the
-    # connection had outlived the fault and needed none.
+    # Where a frame came before any keyframe, the connection had outlived the fault.
     sent = [one.at_s for one in world.cameras[YARD].sent if one.keyframe and one.at_s >= ended_s]
-    return well_s, min([*sent, well_s])
+    return well_s, next((at_s for at_s in sent if at_s < well_s), ended_s)
 
 
 def _given_up(before: Any, after: Any) -> dict[str, int]:
@@ -360,31 +393,38 @@ def _given_up(before: Any, after: Any) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def make_film_named(name: str, folder: Path) -> Path:
+    """One of the films that cameras show, made when it is first asked for."""
+    path = folder / f"{name}.mp4"
+    if path.exists():
+        return path
+    match name:
+        case "large":
+            return make_film(path, num_frames=100, width=480, height=288, keyframe_each=25)
+        case "mpeg4":
+            return make_film(path, "mpeg4", num_frames=100, keyframe_each=25)
+    return make_film(path, num_frames=_LOOP, keyframe_each=25)
+
+
 @contextmanager
 def world(folder: Path, *, with_broker: bool, **settings: Any) -> Iterator[World]:
     """Run a service over three cameras, with a webhook, a database and perhaps a broker."""
-    films = {
-        "usual": make_film(folder / "usual.mp4", num_frames=_LOOP, keyframe_each=25),
-        "large": make_film(
-            folder / "large.mp4", num_frames=100, width=480, height=288, keyframe_each=25
-        ),
-        "mpeg4": make_film(folder / "mpeg4.mp4", "mpeg4", num_frames=100, keyframe_each=25),
-    }
-    cameras = {name: SmallCamera(films["usual"]) for name in NAMES}
+    film = make_film_named("usual", folder)
+    cameras = {name: SmallCamera(film) for name in NAMES}
     broker = Broker(folder) if with_broker else None
     receiver = HttpReceiver()
     path = folder / "settings.yaml"
     path.write_text(yaml.safe_dump({**_settings(folder, cameras, broker, receiver), **settings}))
     with _patched():
         service = Watched(path)
-        built = World(folder, service, cameras, films, broker, receiver)
+        built = World(folder, service, cameras, broker, receiver)
         thread = threading.Thread(target=service.run, name="service")
         for camera in cameras.values():
             camera.ahead_s = 10_000.0
             camera.on()
         thread.start()
         try:
-            _settle(built)
+            _settle(built, STEADY_S)
             yield built
         finally:
             service.stop()
