@@ -92,6 +92,7 @@ def describe(outcomes: list[Outcome]) -> dict[str, Any]:
         "recovery_s": spread([outcome.recovery_s for outcome in outcomes]),
         "since_end_s": spread([outcome.since_end_s for outcome in outcomes]),
         "others_fps_share_min": min((round(o.others_share, 2) for o in outcomes), default=None),
+        "own_fps_share_min": min((round(o.own_share, 2) for o in outcomes), default=None),
         "lost": dict(lost),
         "others_lost": sum(outcome.others_lost for outcome in outcomes),
     }

