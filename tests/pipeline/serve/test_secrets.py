@@ -250,15 +250,16 @@ def _wrong_changes(service: Served) -> Iterator[bytes]:
         yield answer.content
     broken = f'{{"source": "rtsp://bob:{secret}@127.0.0.1/live'
     yield service.client.put("/api/cameras/new", content=broken).content
-    for name, place in {
-        "new": "127.0.0.1:1",
-        "new-port": "127.0.0.1:port",
-        "new-6": "[::1",
-    }.items():
-        source = f"rtsp://bob:{secret}@{place}/live"
+    taken = {
+        "new": f"rtsp://bob:{secret}@127.0.0.1:1/live",
+        "new-port": f"rtsp://bob:{secret}@127.0.0.1:port/live",
+        "new-6": f"rtsp://bob:{secret}@[::1/live",
+        "new-pipeline": f"gst:rtspsrc location=rtsp://127.0.0.1:1/live user-pw={secret}",
+    }
+    for name, source in taken.items():
         answer = service.client.put(f"/api/cameras/{name}", json={"source": source})
         yield answer.raise_for_status().content
-        service.wait(lambda name=name: any(e["camera"] == name for e in service.events()))
+    service.wait(lambda: taken.keys() <= {event["camera"] for event in service.events()})
 
 
 def _wrong_files(service: Served) -> Iterator[bytes]:
