@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +162,12 @@ class World:
 
     def missing(self) -> list[tuple[str, int]]:
         """Events of the database that the webhook was never told."""
-        page = self.service._teller.history.page(Query(limit=1000))
-        return sorted({(event.id, event.revision) for event in page.events} - self.heard)
+        history, query, kept = self.service._teller.history, Query(limit=1000), set()
+        while (page := history.page(query)).next is not None:
+            kept |= {(event.id, event.revision) for event in page.events}
+            query = replace(query, after=page.next)
+        kept |= {(event.id, event.revision) for event in page.events}
+        return sorted(kept - self.heard)
 
     @property
     def heard(self) -> set[tuple[str, int]]:
