@@ -20,7 +20,8 @@ from typing import Any
 from live import percentile
 from timing import surroundings
 
-from tests.pipeline.serve.fault_kit import FAULTS, Outcome, World, inject, world
+from tests.pipeline.serve.fault_kit import FAULTS, Outcome, inject
+from tests.pipeline.serve.world import World, world
 from tests.pipeline.telling.broker import MOSQUITTO
 
 WARM_UP = 50

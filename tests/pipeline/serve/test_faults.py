@@ -9,7 +9,8 @@ from statistics import median
 
 import pytest
 
-from tests.pipeline.serve.fault_kit import FAULTS, NAMES, World, inject, world
+from tests.pipeline.serve.fault_kit import FAULTS, inject
+from tests.pipeline.serve.world import NAMES, World, world
 from tests.pipeline.telling.broker import MOSQUITTO
 
 RECEIVERS = ("broker gone", "webhook gone", "database gone")

@@ -10,7 +10,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from tests.pipeline.serve.fault_kit import FAULTS, NAMES, World, world
+from tests.pipeline.serve.fault_kit import FAULTS
+from tests.pipeline.serve.world import NAMES, World, world
 
 CAMERA, CAUSE = {"camera"}, {"camera", "cause"}
 PROMISED = {
