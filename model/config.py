@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings: frozen trees, read from YAML in one place and checked once."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,6 +14,9 @@ from model.errors import ConfigError
 Ratio = Annotated[float, Field(ge=0, le=1)]
 EngineName = Literal["auto", "openvino", "torch", "inductor", "onnx", "aoti", "tensorrt"]
 Precision = Literal["auto", "f32", "bf16", "accuracy"]
+
+_QUOTED = re.compile(r"('<[a-z ]+>'|'.')|['\"].*['\"]", re.DOTALL)
+"""First YAML's own words, such as '<block end>', and single signs; else words of the file."""
 
 
 class Settings(BaseModel):
@@ -78,13 +82,18 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
 def describe_faults(invalid: ValidationError) -> str:
     """Name every fault with its dotted path; three a line at most, the rest beside them."""
     faults = [
-        f"{'.'.join(map(str, fault['loc'])) or 'the settings'}: {_lowered(fault['msg'])}"
+        f"{'.'.join(map(_key, fault['loc'])) or 'the settings'}: {_lowered(fault['msg'])}"
         for fault in invalid.errors()
     ]
     if len(faults) == 1:
         return faults[0]
     between = "\n  " if len(faults) <= 3 else "; "
     return f"{len(faults)} faults:{between if len(faults) <= 3 else ' '}{between.join(faults)}"
+
+
+def _key(part: str | int) -> str:
+    """A key as it may be shown; an address that stands where a name belongs holds a password."""
+    return "(an address)" if "://" in str(part) else str(part)
 
 
 def _lowered(text: str) -> str:
@@ -99,13 +108,23 @@ def read_tree(path: Path) -> dict[str, Any]:
         reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"{path}: cannot read these settings: {reason}") from None
     except yaml.YAMLError as fault:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(fault).split())}") from None
+        raise ConfigError(f"{path}: not valid YAML: {_place_of(fault)}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         found = type(tree).__name__
         raise ConfigError(f"{path}: settings are a mapping of names to values, got a {found}")
     return tree
+
+
+def _place_of(fault: yaml.YAMLError) -> str:
+    """Where it is and what is wrong, without what stands there: that may be a password."""
+    if not isinstance(fault, yaml.MarkedYAMLError) or fault.problem_mark is None:
+        return " ".join(str(fault).split())
+    mark = fault.problem_mark
+    said = ", ".join(part for part in (fault.context, fault.problem) if part)
+    said = _QUOTED.sub(lambda quoted: quoted[1] or "something", said)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}"
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

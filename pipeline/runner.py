@@ -65,7 +65,7 @@ Where the plan is a service:
 import itertools
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -121,7 +121,9 @@ class Supervisor:
         self.engines: deque[EngineBuilt] = deque(maxlen=_MOST_REMEMBERED)
         """What the trunk runs, in the order it was built."""
         self.replaced: deque[Death] = deque(maxlen=_MOST_REMEMBERED)
-        """The deaths that were made good."""
+        """The latest deaths that were made good."""
+        self.num_replaced: Counter[str] = Counter()
+        """How many there were of each group."""
         self.fault = ""
         """What ended it, where that was no user."""
         self._parallel = plan.config.parallel
@@ -379,7 +381,7 @@ class Supervisor:
         if again and not (state.closing or fatal):
             logger.warning("%s: %s: %s; replaced", death.stream, death.group, death.reason)
             self._replacing.update(lost)
-            self.replaced.append(death)
+            self._note_replaced(death)
             state.working.update(self._start(death.group, state.branch, state.checkpoint))
             if state.stopped:
                 self._stop_source(state)
@@ -389,12 +391,16 @@ class Supervisor:
         self._end_stream(state)
         self._leave_branch(state, lost)
 
+    def _note_replaced(self, death: Death) -> None:
+        self.replaced.append(death)
+        self.num_replaced[death.group] += 1
+
     def _replace_trunk(self, death: Death) -> None:
         if self._goes_on and self._failures.note(death.group, ""):
             logger.warning("%s: %s; replaced", death.group, death.reason)
             lost = (worker_name(stage.name, "") for stage in self._graph.group(death.group))
             self._replacing.update(lost)
-            self.replaced.append(death)
+            self._note_replaced(death)
             self._swapping.on_trunk_lost(death.reason)
             self._start(death.group, self._swapping.in_use)
             for state in self._branches.working:

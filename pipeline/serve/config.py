@@ -115,11 +115,15 @@ def source_of(name: str, entry: CameraEntry) -> Source:
     Raises:
         SourceUnreadable: its address cannot be one of a camera.
     """
+    named = entry.source.reveal()
     try:
-        found = find_sources([entry.source.reveal()])
-    except SourceUnreadable as fault:
-        reason = fault if entry.source.is_written else "what it refers to is no camera and no file"
-        raise SourceUnreadable(f"cameras.{name}.source: {reason}") from None
+        found = find_sources([named])
+    except SourceUnreadable:
+        if not entry.source.is_written:
+            fault = SourceUnreadable("what it refers to is no camera and no file")
+        elif "@" in named and "://" not in named:  # where its password begins is not known
+            fault = SourceUnreadable("neither a file nor an address; addresses begin as rtsp://")
+        raise SourceUnreadable(f"cameras.{name}.source: {fault}") from None
     if len(found) != 1 or found[0].kind in ("image", "images"):
         raise SourceUnreadable(
             f"cameras.{name}.source: stands for {len(found)} files or for pictures; name one "

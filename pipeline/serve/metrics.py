@@ -70,8 +70,10 @@ class _Snapshot:
 
     def _engine(self) -> Iterable[Metric]:
         info = InfoMetricFamily("sightline_engine", "What looks at the frames.", labels=["shape"])
-        for engine in tuple(self._supervisor.engines):
-            shape = "x".join(map(str, engine.input_shape))
+        # Of those of one shape the last is in use; the others were of a trunk that is gone.
+        latest = {engine.input_shape: engine for engine in tuple(self._supervisor.engines)}
+        for input_shape, engine in latest.items():
+            shape = "x".join(map(str, input_shape))
             info.add_metric([shape], {"name": engine.name, "precision": engine.precision})
         yield info
         yield GaugeMetricFamily(
@@ -83,9 +85,8 @@ class _Snapshot:
             "sightline_processes_replaced", "Processes that died and were replaced.",
             labels=["group"],
         )  # fmt: skip
-        groups = [death.group for death in tuple(self._supervisor.replaced)]
-        for group in sorted(set(groups)):
-            replaced.add_metric([group], groups.count(group))
+        for group, count in sorted(dict(self._supervisor.num_replaced).items()):
+            replaced.add_metric([group], count)
         yield replaced
 
 

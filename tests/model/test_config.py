@@ -83,6 +83,23 @@ def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, expecte
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("a: 'rtsp://bob:s3cr3t@cam\n", "line 2, column 1: while scanning", id="quote"),
+        pytest.param("a: !s3cr3t", "line 1, column 4: could not determine", id="tag"),
+        pytest.param("a: *s3cr3t", "line 1, column 4: found undefined alias", id="alias"),
+        pytest.param("rtsp://bob:s3cr3t@cam: 1", "(an address): extra inputs", id="key"),
+        pytest.param("a: [s3cr3t\nb: 2", "expected ',' or ']', but got ':'", id="sign"),
+    ],
+)
+def test_what_a_wrong_file_holds_is_not_shown(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(Tree, write(tmp_path, text))
+    assert expected in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot read these settings"):

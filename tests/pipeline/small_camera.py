@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -63,6 +64,19 @@ def _units(packets: "list[av.Packet[av.VideoStream]]") -> list[bytes]:
     return [unit for packet in packets for unit in _START_CODE.split(bytes(packet)) if unit]
 
 
+@dataclass(frozen=True)
+class Sent:
+    """One picture, as it went out."""
+
+    client: int
+    """Which client it was sent to, counted from 1."""
+    ticks: int
+    """Its time by the camera's clock."""
+    keyframe: bool
+    at_s: float
+    """When it was given to the network, by the monotonic clock."""
+
+
 class SmallCamera:
     """A camera that can be switched off and on, frozen, and shown another clip."""
 
@@ -75,6 +89,14 @@ class SmallCamera:
         """Whether it keeps its connections and sends nothing."""
         self.garbled = False
         """Whether what it sends is noise."""
+        self.loss = 0.0
+        """Share of its packets that never arrive."""
+        self.silent = False
+        """Whether it takes connections and never answers, even when this is over."""
+        self.busy = False
+        """Whether it refuses everyone, as if too many were watching."""
+        self.sent: deque[Sent] = deque(maxlen=10_000)
+        """The latest pictures it sent, those of which packets were lost included."""
         self.ahead_s = 0.0
         """How far the times of its pictures are before its clock."""
         self.credentials = "bob:se%cret"
@@ -127,11 +149,15 @@ class SmallCamera:
     def _serve(self, client: socket.socket) -> None:
         """Answer one client, then send until it leaves or the camera is switched off."""
         with suppress(OSError), client:
+            if self.silent:
+                while client.recv(4096):
+                    pass
+                return
             while (request := _request(client)) and self._answer(client, request):
                 pass
             if request:
                 self.num_clients += 1
-                _Sender(client).send_all(self)
+                _Sender(client, self.num_clients).send_all(self)
 
     def _answer(self, client: socket.socket, request: str) -> bool:
         """Answer; False when the camera shall begin to send."""
@@ -142,6 +168,8 @@ class SmallCamera:
             scheme = f'Digest realm="camera", nonce="{_NONCE}"' if self.digest else (
                 'Basic realm="camera"')  # fmt: skip
             status, fields = "401 Unauthorized", f"WWW-Authenticate: {scheme}"
+        elif self.busy:
+            status = "503 Service Unavailable"
         elif method == "DESCRIBE" and not address.endswith("/live"):
             status = "404 Not Found"
         elif method == "DESCRIBE":
@@ -183,9 +211,11 @@ class SmallCamera:
 class _Sender:
     """Sends a camera's pictures to one client, interleaved on its RTSP connection."""
 
-    def __init__(self, client: socket.socket) -> None:
+    def __init__(self, client: socket.socket, client_number: int) -> None:
         self._client = client
+        self._client_number = client_number
         self._number = 0
+        self._chance = random.Random(7)
 
     def send_all(self, camera: SmallCamera) -> None:
         film, noise = camera._film, random.Random(7)
@@ -204,7 +234,9 @@ class _Sender:
             if camera.garbled:
                 units = tuple(noise.randbytes(len(unit)) for unit in units)
             if not camera.frozen:
-                self._send_picture(ticks, film.encoding, units)
+                self._send_picture(ticks, film.encoding, units, camera.loss)
+                keyframe, now_s = film.keyframes[place], time.monotonic()
+                camera.sent.append(Sent(self._client_number, ticks, keyframe, now_s))
             position += 1
 
     def _wait(self, until_s: float) -> bool:
@@ -218,7 +250,9 @@ class _Sender:
             if not said or b"TEARDOWN" in said:
                 return False
 
-    def _send_picture(self, ticks: int, encoding: str, units: tuple[bytes, ...]) -> None:
+    def _send_picture(
+        self, ticks: int, encoding: str, units: tuple[bytes, ...], loss: float
+    ) -> None:
         payloads = [
             payload
             for unit in units
@@ -229,8 +263,10 @@ class _Sender:
             marker = 0x80 if place == len(payloads) - 1 else 0
             sequence, time_stamp = self._number & 0xFFFF, ticks & 0xFFFFFFFF
             header = struct.pack(">BBHII", 0x80, marker | 96, sequence, time_stamp, 7)
-            message += struct.pack(">BBH", 0x24, 0, len(header) + len(payload)) + header + payload
             self._number += 1
+            if self._chance.random() >= loss:
+                size = len(header) + len(payload)
+                message += struct.pack(">BBH", 0x24, 0, size) + header + payload
         self._client.sendall(message)
 
 
