@@ -5,7 +5,8 @@
 Eight RTSP cameras in a loop, one line, one zone and one crowd to be told of each, HTTP asked every
 10 s. Each minute one camera is unplugged for five seconds and another is changed. Memory,
 descriptors and threads are those of all processes of the service together (`Pss`, so that shared
-pages count once); latency is from the arrival of a packet to the frame's tracks, as the service
+pages count once; without those of files, whose share changes with every other program that has the
+same libraries open); latency is from the arrival of a packet to the frame's tracks, as the service
 counts it. Slopes are of a straight line through the samples after the first four minutes, or two
 thirds of a shorter run. Rings of packets have 1 MiB instead of 8, to be full within seconds also
 where a camera begins anew.
@@ -33,7 +34,7 @@ from unittest.mock import patch
 import httpx
 import numpy as np
 import yaml
-from bench_memory import pss_mb, tree_of
+from bench_memory import tree_of
 from live import ROOT, BuildTimed, make_camera, timed_card
 from prometheus_client.parser import text_string_to_metric_families
 from timing import surroundings
@@ -148,7 +149,7 @@ class Soak:
         pids = tree_of(self.process.pid)
         pss_of: defaultdict[str, float] = defaultdict(float)
         for pid in pids:
-            pss_of[_name_of(pid)] += pss_mb(pid)
+            pss_of[_name_of(pid)] += _pss_mb(pid)
         return Sample(
             at_s=round(time.monotonic() - self.began_s, 1),
             pss_mb=round(sum(pss_of.values()), 2),
@@ -337,6 +338,15 @@ def _entries(pid: int, kind: str) -> int:
     with suppress(FileNotFoundError, ProcessLookupError):
         return sum(1 for _ in Path(f"/proc/{pid}/{kind}").iterdir())
     return 0
+
+
+def _pss_mb(pid: int) -> float:
+    """Proportional set size without pages of files; 0 for a process that has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        fields = [line.split() for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))]
+        return sum(int(kib) * 1024 / 1e6 for _, kib, _ in fields)
+    return 0.0
 
 
 def _name_of(pid: int) -> str:
