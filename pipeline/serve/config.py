@@ -118,12 +118,13 @@ def source_of(name: str, entry: CameraEntry) -> Source:
     named = entry.source.reveal()
     try:
         found = find_sources([named])
-    except SourceUnreadable:
+    except SourceUnreadable as fault:
+        reason = str(fault)
         if not entry.source.is_written:
-            fault = SourceUnreadable("what it refers to is no camera and no file")
+            reason = "what it refers to is no camera and no file"
         elif "@" in named and "://" not in named:  # where its password begins is not known
-            fault = SourceUnreadable("neither a file nor an address; addresses begin as rtsp://")
-        raise SourceUnreadable(f"cameras.{name}.source: {fault}") from None
+            reason = "neither a file nor an address; addresses begin as rtsp://"
+        raise SourceUnreadable(f"cameras.{name}.source: {reason}") from None
     if len(found) != 1 or found[0].kind in ("image", "images"):
         raise SourceUnreadable(
             f"cameras.{name}.source: stands for {len(found)} files or for pictures; name one "
