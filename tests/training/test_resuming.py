@@ -93,8 +93,7 @@ class Killed(BaseException):
     """Stands for a death that no handler sees."""
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
-@pytest.mark.parametrize("update", [1, 4])
+@pytest.mark.parametrize(("update", "kind"), [(1, "adamw"), (4, "sgd")])
 def test_taken_up_after_any_update_it_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, update: int
 ) -> None:

@@ -89,8 +89,10 @@ class HttpReceiver:
         self.close()
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers["Content-Length"]))
-        if self.over.is_set():  # a connection that outlived the server
+        length = int(handler.headers["Content-Length"])
+        body = handler.rfile.read(length)
+        # One that outlived the server, or whose sender was killed in the middle.
+        if self.over.is_set() or len(body) < length:
             handler.close_connection = True
             return
         with self.lock:
