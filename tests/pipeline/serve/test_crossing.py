@@ -20,7 +20,10 @@ from tests.pipeline.scenes import build_squares, make_card_file, make_scene
 from tests.pipeline.telling.broker import MOSQUITTO, Broker, Listener
 from tests.pipeline.telling.http_receiver import HttpReceiver
 
-pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto")
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto"),
+]
 
 MIDDLE = [[0.5, 0.0], [0.5, 1.0]]
 WITHIN_S = 1.0
