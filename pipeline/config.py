@@ -176,8 +176,8 @@ class WorkerConfig(Settings):
     """A client that is silent for so long is gone, and its engines are freed."""
 
 
-class PipelineConfig(Settings):
-    """A run over files, images and cameras."""
+class LookingConfig(Settings):
+    """How streams are looked at, whoever names them."""
 
     model: ModelConfig = ModelConfig()
     suppression: Suppression = Suppression()
@@ -185,18 +185,23 @@ class PipelineConfig(Settings):
     """Looks at parts of each frame; None for the whole picture alone."""
     source: SourceConfig = SourceConfig()
     tracking: TrackingConfig = TrackingConfig()
-    drawing: DrawingConfig = DrawingConfig()
-    output: OutputConfig = OutputConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     gate: GateConfig | None = None
     """Whether the detector looks only while something moves; for cameras that stand still."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes to look for where a camera names none; empty for all."""
+    window: Annotated[int, Field(ge=2, le=64)] = 8
+    """Frames of one stream on their way between decoding and tracking."""
+
+
+class PipelineConfig(LookingConfig):
+    """A run over files, images and cameras."""
+
+    drawing: DrawingConfig = DrawingConfig()
+    output: OutputConfig = OutputConfig()
     remote: RemoteConfig | None = None
     """Where boxes are found, if not here."""
     placement: Placement = "threads"
     """Whether stages share this process or have processes of their own."""
-    classes: tuple[str, ...] = ()
-    """Names of the classes to look for; empty for all."""
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
     """Files and folders processed side by side; cameras always all are."""
-    window: Annotated[int, Field(ge=2, le=64)] = 8
-    """Frames of one stream on their way between decoding and tracking."""

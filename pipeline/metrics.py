@@ -134,10 +134,6 @@ class Latency:
     """In each class of `LATENCY_MS`, and older."""
     sum_s: float = 0.0
 
-    def __add__(self, other: "Latency") -> "Latency":
-        both = zip(self.counts, other.counts, strict=True)
-        return Latency(counts=tuple(a + b for a, b in both), sum_s=self.sum_s + other.sum_s)
-
 
 class Counters:
     """The counters of one stream, and the time its last frame had."""

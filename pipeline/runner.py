@@ -119,7 +119,7 @@ class Supervisor:
         self.usage: dict[str, Mapping[str, int]] = {}
         """Where the time of each stage went, by worker."""
         self.engines: deque[EngineBuilt] = deque(maxlen=_MOST_REMEMBERED)
-        """What the trunk runs, in the order it was built."""
+        """What the trunk was given to run, in the order it was built."""
         self.replaced: deque[Death] = deque(maxlen=_MOST_REMEMBERED)
         """The latest deaths that were made good."""
         self.num_replaced: Counter[str] = Counter()
@@ -194,6 +194,13 @@ class Supervisor:
     def model(self) -> ModelInUse:
         """What the trunk runs."""
         return self._swapping.in_use
+
+    def engines_in_use(self) -> tuple[EngineBuilt, ...]:
+        """The last that was built for each shape; those before it were another model's or trunk's.
+
+        May be called from any thread.
+        """
+        return tuple({engine.input_shape: engine for engine in tuple(self.engines)}.values())
 
     def counted(self) -> Mapping[str, Counted]:
         """What every camera there is or was has counted, over all its branches."""

@@ -8,19 +8,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from model.config import ModelConfig, Settings, Suppression
 from pipeline.cameras import CameraConfig
-from pipeline.config import (
-    DrawingConfig,
-    GateConfig,
-    PipelineConfig,
-    Placement,
-    ServiceConfig,
-    SlicesConfig,
-    SourceConfig,
-    SupervisionConfig,
-    TrackingConfig,
-)
+from pipeline.config import LookingConfig, PipelineConfig, Placement, ServiceConfig
 from pipeline.decoding.inputs import Source, find_sources
 from pipeline.errors import SourceUnreadable
 from pipeline.rules.config import RulesConfig
@@ -63,24 +52,12 @@ def _told_apart(cameras: dict[str, CameraEntry]) -> dict[str, CameraEntry]:
     return cameras
 
 
-class ServeConfig(Settings):
+class ServeConfig(LookingConfig):
     """A service over cameras."""
 
-    model: ModelConfig = ModelConfig()
-    suppression: Suppression = Suppression()
-    slices: SlicesConfig | None = None
-    source: SourceConfig = SourceConfig()
-    """How all cameras are read."""
-    tracking: TrackingConfig = TrackingConfig()
-    drawing: DrawingConfig = DrawingConfig()
-    supervision: SupervisionConfig = SupervisionConfig()
     service: ServiceConfig = ServiceConfig()
-    gate: GateConfig | None = None
     placement: Placement = "processes"
     """Cameras outlive a crash of each other only where stages have processes of their own."""
-    classes: tuple[str, ...] = ()
-    """Names of the classes to look for where a camera names none; empty for all."""
-    window: Annotated[int, Field(ge=2, le=64)] = 8
     cameras: Annotated[dict[CameraName, CameraEntry], AfterValidator(_told_apart)] = Field(
         default_factory=dict
     )
@@ -97,8 +74,8 @@ class ServeConfig(Settings):
     @property
     def pipeline(self) -> PipelineConfig:
         """What all cameras have in common, as the pipeline takes it."""
-        shared = PipelineConfig.model_fields.keys() & ServeConfig.model_fields.keys()
-        return PipelineConfig.model_construct(**{name: getattr(self, name) for name in shared})
+        fields = {name: getattr(self, name) for name in LookingConfig.model_fields}
+        return PipelineConfig.model_construct(**fields, placement=self.placement)
 
     def sources(self) -> dict[str, Source]:
         """The streams of all cameras, by name.

@@ -19,6 +19,7 @@ IncidentKind = Literal["camera-lost", "overload", "disk-full"]
 @dataclass(slots=True)
 class _Condition:
     since_s: float
+    """By the clock that nobody sets."""
     event: Event | None = None
 
 
@@ -35,7 +36,14 @@ class Incidents:
         return sum(condition.event is not None for condition in tuple(self._conditions.values()))
 
     def note(
-        self, kind: IncidentKind, camera: str, reason: str, *, now_s: float, after_s: float
+        self,
+        kind: IncidentKind,
+        camera: str,
+        reason: str,
+        *,
+        now_s: float,
+        at_s: float,
+        after_s: float,
     ) -> None:
         """Note how something is.
 
@@ -43,39 +51,39 @@ class Incidents:
             kind: What it is about.
             camera: Which camera's it is; empty for the machine.
             reason: What is wrong; empty where nothing is.
-            now_s: Seconds since 1970.
+            now_s: Seconds of a clock that nobody sets; how long it lasts goes by it.
+            at_s: Seconds since 1970.
             after_s: How long it must be wrong to be told.
         """
         key = kind, camera
         condition = self._conditions.get(key)
         if not reason:
             if condition is not None:
-                self._end(key, condition, now_s, interrupted=False)
+                self._end(key, condition, at_s, interrupted=False)
         elif condition is None:
             self._conditions[key] = condition = _Condition(now_s)
         if reason and condition is not None and condition.event is None:
-            # A clock that was set back must not make a condition wait for the old time.
-            condition.since_s = min(condition.since_s, now_s)
-            if now_s - condition.since_s >= after_s:
-                condition.event = _start(kind, camera, reason, condition.since_s)
+            lasted_s = now_s - condition.since_s
+            if lasted_s >= after_s:
+                condition.event = _start(kind, camera, reason, at_s - lasted_s)
                 self._tell(condition.event)
 
-    def forget(self, camera: str, now_s: float) -> None:
+    def forget(self, camera: str, at_s: float) -> None:
         """End what is about a camera that was removed."""
         for key, condition in tuple(self._conditions.items()):
             if key[1] == camera:
-                self._end(key, condition, now_s, interrupted=True)
+                self._end(key, condition, at_s, interrupted=True)
 
-    def close(self, now_s: float) -> None:
+    def close(self, at_s: float) -> None:
         """End everything, as nobody looks any more."""
         for key, condition in tuple(self._conditions.items()):
-            self._end(key, condition, now_s, interrupted=True)
+            self._end(key, condition, at_s, interrupted=True)
 
     def _end(
         self,
         key: tuple[IncidentKind, str],
         condition: _Condition,
-        now_s: float,
+        at_s: float,
         *,
         interrupted: bool,
     ) -> None:
@@ -87,8 +95,8 @@ class Incidents:
                     event,
                     revision=1,
                     phase="end",
-                    at_s=now_s,
-                    ended_s=now_s,
+                    at_s=at_s,
+                    ended_s=max(at_s, event.started_s),
                     interrupted=interrupted,
                 )
             )

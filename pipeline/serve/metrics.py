@@ -6,7 +6,7 @@ the teller know.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -21,16 +21,9 @@ from pipeline.metrics import DROPPED, LATENCY_MS, MILESTONES, SKIPPED, Counter, 
 from pipeline.runner import Supervisor
 from pipeline.streams import StreamState
 from pipeline.telling.teller import Statistics
+from pipeline.transport.control import CameraCondition
 
-_CONDITIONS: Final = (
-    "connecting",
-    "live",
-    "stalled",
-    "frozen",
-    "lost",
-    "wrong-credentials",
-    "unsupported",
-)
+_STATES: Final = (*get_args(CameraCondition), "failed")
 _COUNTED: Final[dict[Counter, tuple[str, str]]] = {
     "packets": ("packets", "Packets read from the camera and given to its decoder."),
     "late_packets": ("packets_late", "Packets given up undecoded, as decoding lagged behind."),
@@ -70,10 +63,8 @@ class _Snapshot:
 
     def _engine(self) -> Iterable[Metric]:
         info = InfoMetricFamily("sightline_engine", "What looks at the frames.", labels=["shape"])
-        # Of those of one shape the last is in use; the others were of a trunk that is gone.
-        latest = {engine.input_shape: engine for engine in tuple(self._supervisor.engines)}
-        for input_shape, engine in latest.items():
-            shape = "x".join(map(str, input_shape))
+        for engine in self._supervisor.engines_in_use():
+            shape = "x".join(map(str, engine.input_shape))
             info.add_metric([shape], {"name": engine.name, "precision": engine.precision})
         yield info
         yield GaugeMetricFamily(
@@ -121,7 +112,7 @@ def _cameras(streams: Mapping[str, StreamState]) -> Iterator[Metric]:
     )
     for camera, state in streams.items():
         now = "failed" if state.failed else state.camera.state
-        for each in (*_CONDITIONS, "failed"):
+        for each in _STATES:
             states.add_metric([camera, each], float(each == now))
         since.add_metric([camera], state.camera_since_s)
         if state.facts is not None:

@@ -18,13 +18,13 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import msgspec
 from pydantic import ValidationError
@@ -35,7 +35,6 @@ from model.errors import ConfigError, EngineError, ModelError
 from model.shipped import find_weights
 from pipeline.decoding.inputs import Source
 from pipeline.errors import PipelineError, ServiceFailed
-from pipeline.events import EventKind
 from pipeline.graph import check_camera
 from pipeline.metrics import CounterTable
 from pipeline.models import ModelInUse
@@ -49,7 +48,7 @@ from pipeline.serve.rates import Rate, Rates
 from pipeline.serve.reload import apply, compare
 from pipeline.serve.status import describe
 from pipeline.serve.watching import CameraWatch, Keeping, MemoryFile, Writer
-from pipeline.serve.web import EventQuery, WebServer
+from pipeline.serve.web import WebServer
 from pipeline.streams import StreamState
 from pipeline.telling.store import Query
 from pipeline.telling.teller import Teller
@@ -165,18 +164,10 @@ class Service:
         num_open = self._incidents.num_open
         return metrics.render(self._supervisor, self._teller.statistics(), num_open)
 
-    def events(self, query: EventQuery) -> list[Mapping[str, Any]]:
+    def events(self, query: Query) -> list[Mapping[str, Any]]:
         """The latest events first."""
-        if query.kind is not None and query.kind not in get_args(EventKind):
-            raise ConfigError(f"kind: expected {', '.join(get_args(EventKind))}")
-        asked = Query(
-            camera=query.camera,
-            kind=query.kind,  # type: ignore[arg-type]
-            until_s=query.before_s,
-            limit=query.limit,
-        )
         try:
-            page = self._teller.history.page(asked)
+            page = self._teller.history.page(query)
         except sqlite3.Error as failure:
             raise PipelineError(f"the events cannot be read now: {failure}") from None
         return [msgspec.to_builtins(event) for event in page.events]
@@ -288,25 +279,26 @@ class Service:
         self._follow_reloads()
         if not self._rates.sample(self._supervisor.counted):
             return
-        now_s, streams = time.time(), dict(self._supervisor.streams)
+        streams = dict(self._supervisor.streams)
         for name in self._watched - streams.keys():
-            self._incidents.forget(name, now_s)
+            self._incidents.forget(name, time.time())
         self._watched = frozenset(streams)
+        note = partial(self._incidents.note, now_s=time.monotonic(), at_s=time.time())
         for name, state in streams.items():
-            self._note_camera(name, state, now_s)
+            self._note_camera(name, state, note)
         fault = "" if self._teller.writable else "the database cannot be written"
-        self._incidents.note("disk-full", "", fault, now_s=now_s, after_s=_DISK_AFTER_S)
+        note("disk-full", "", fault, after_s=_DISK_AFTER_S)
 
-    def _note_camera(self, name: str, state: StreamState, now_s: float) -> None:
+    def _note_camera(self, name: str, state: StreamState, note: Callable[..., None]) -> None:
         reason = "" if state.camera.state == "live" else state.camera.reason or "no frame yet"
         if state.failed:
             reason = state.reason
-        self._incidents.note("camera-lost", name, reason, now_s=now_s, after_s=_LOST_AFTER_S)
+        note("camera-lost", name, reason, after_s=_LOST_AFTER_S)
         # While the first engine is built nobody is to blame, and nothing can be done about it.
         ready = bool(self._supervisor.engines)
         share = self._rates.latest.get(name, Rate()).lost_share if ready else 0.0
         reason = f"{share:.0%} of its frames are given up" if share > _OVERLOAD else ""
-        self._incidents.note("overload", name, reason, now_s=now_s, after_s=_OVERLOAD_AFTER_S)
+        note("overload", name, reason, after_s=_OVERLOAD_AFTER_S)
 
     def _follow_reloads(self) -> None:
         """Begin a reload that was asked for; one that comes meanwhile waits for its end."""

@@ -22,7 +22,7 @@ def describe(
         "model": {
             "weights": str(supervisor.model.config.weights),
             "number": supervisor.model.number,
-            "engines": [msgspec.to_builtins(engine) for engine in tuple(supervisor.engines)],
+            "engines": [msgspec.to_builtins(engine) for engine in supervisor.engines_in_use()],
         },
         "cameras": {
             name: _camera(state, counted[name], rates.get(name, Rate()))

@@ -20,8 +20,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 import uvicorn
 from starlette.applications import Starlette
@@ -34,7 +33,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from model.errors import ModelError
 from pipeline.errors import PipelineError
+from pipeline.events import EventKind
 from pipeline.serve.access import HttpConfig, refusal
+from pipeline.telling.store import Query
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +43,6 @@ _MOST_BYTES: Final = 64 << 10
 _MOST_EVENTS: Final = 1000
 _STOP_S: Final = 5.0
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventQuery:
-    """Which events are asked for."""
-
-    camera: str | None = None
-    kind: str | None = None
-    before_s: float | None = None
-    """Only those that began before this time, in seconds since 1970."""
-    limit: int = 100
 
 
 class Service(Protocol):
@@ -72,7 +62,7 @@ class Service(Protocol):
         """Everything countable, in Prometheus' text format."""
         ...
 
-    def events(self, query: "EventQuery") -> list[Mapping[str, Any]]:
+    def events(self, query: Query) -> list[Mapping[str, Any]]:
         """The latest events first."""
         ...
 
@@ -234,7 +224,7 @@ async def _body(request: Request) -> dict[str, Any]:
     return tree
 
 
-def _event_query(given: Mapping[str, str]) -> EventQuery:
+def _event_query(given: Mapping[str, str]) -> Query:
     unknown = given.keys() - {"camera", "kind", "before", "limit"}
     if unknown:
         raise HTTPException(400, f"unknown: {', '.join(sorted(unknown))}")
@@ -245,9 +235,10 @@ def _event_query(given: Mapping[str, str]) -> EventQuery:
         raise HTTPException(400, "expected numbers for limit and before") from None
     if not 1 <= limit <= _MOST_EVENTS:
         raise HTTPException(400, f"limit: expected 1 to {_MOST_EVENTS}, got {limit}")
-    return EventQuery(
-        camera=given.get("camera"), kind=given.get("kind"), before_s=before, limit=limit
-    )
+    kind = given.get("kind")
+    if kind is not None and kind not in get_args(EventKind):
+        raise HTTPException(400, f"kind: expected {', '.join(get_args(EventKind))}")
+    return Query(camera=given.get("camera"), kind=kind, until_s=before, limit=limit)  # type: ignore[arg-type]
 
 
 def _state(what: str, reasons: list[str]) -> Response:

@@ -24,7 +24,7 @@ from pipeline.decoding.ring import PacketRing
 from pipeline.errors import SourceError, SourceForbidden, SourceLost
 from pipeline.messages import Ended, Opened
 from pipeline.metrics import Counters
-from pipeline.stages.watch import Watch
+from pipeline.stages.condition import ConditionReporter
 from pipeline.transport.control import StreamFacts
 from pipeline.transport.ports import Ports
 
@@ -136,7 +136,7 @@ class ReadCamera:
         self._came_before = counters["packets"] > 0  # to a process that died
         self._connected = self._came_before
         self._give_up_s = math.inf if patience_s is None else time.monotonic() + patience_s
-        self._watch = Watch(counters, config.timeout_s)
+        self._condition = ConditionReporter(counters, config.timeout_s)
         self._trouble = ""
         self._said = ""
         self._silent_until_s = 0.0
@@ -150,12 +150,12 @@ class ReadCamera:
         pause_s = _RETRY_FIRST_S
         while not ports.stopping:
             given = self._cursor.given
-            self._watch.on_try(ports)
+            self._condition.on_try(ports)
             try:
                 with closing(Connection(self._source.name, self._open)) as connection:
                     self._follow(ports, connection)
             except SourceError as error:
-                self._watch.on_error(ports, error)
+                self._condition.on_error(ports, error)
                 if self._is_final(error):
                     raise
                 if self._cursor.given > given:
@@ -187,7 +187,7 @@ class ReadCamera:
                     assert facts is not None
                     self._ring.push(arrival, facts)
             silent_s = time.monotonic() - heard_s
-            self._watch.look(ports, silent_s)
+            self._condition.look(ports, silent_s)
             self._check_patience(silent_s)
 
     def _arrivals(self, ports: Ports, connection: Connection, wait_s: float) -> list[Arrival]:

@@ -29,6 +29,7 @@ from typing import Final, Protocol
 from model.errors import ConfigError
 from pipeline.events import Event
 from pipeline.telling import outbox
+from pipeline.telling.age import AgeClock
 from pipeline.telling.config import DatabaseConfig, OutboxConfig
 from pipeline.telling.database import (
     CHECKPOINT_S,
@@ -64,8 +65,13 @@ class Surroundings(Protocol):
         """Tell those that are told at once and once."""
         ...
 
-    def forgotten(self, snapshots: Sequence[str]) -> None:
-        """Events were removed; these were their pictures. Called at each tidying."""
+    def forgotten(self, snapshots: Sequence[str], now_s: float) -> None:
+        """Events were removed; these were their pictures. Called at each tidying.
+
+        Args:
+            snapshots: Names of pictures.
+            now_s: Seconds since 1970, as they count for what is too old.
+        """
         ...
 
 
@@ -137,10 +143,10 @@ class Journal:
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._reserved: int | None = None
-        self._last_seq = 0
-        self._begun = False
+        self._last_seq, self._begun = 0, False
         self._pause_s = _FIRST_PAUSE_S
         self._tidy_at_s = 0.0
+        self._age = AgeClock()
         try:
             self._open()
         except (sqlite3.Error, OSError) as failure:
@@ -362,7 +368,7 @@ class Journal:
 
     def _tidy(self, connection: sqlite3.Connection) -> None:
         """Remove what is too old or too much, and have the rest reach the disk."""
-        now_s = time.time()
+        now_s = self._age.now()
         dropped = outbox.bound(
             connection,
             self._receivers,
@@ -379,7 +385,7 @@ class Journal:
             most_bytes=self._database.keep_mib << 20,
         )
         checkpoint(connection)
-        self._surroundings.forgotten(snapshots)
+        self._surroundings.forgotten(snapshots, now_s)
         self._tidy_at_s = time.monotonic() + CHECKPOINT_S
 
     def _drop_connection(self, failure: Exception) -> None:

@@ -8,7 +8,6 @@ that does not take them is said once and costs pictures, nothing else.
 import logging
 import re
 import threading
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
@@ -83,10 +82,10 @@ class Snapshots:
             if known:
                 self._unlink(name)
 
-    def tidy(self, now_s: float | None = None) -> None:
-        """Remove what is too old or too much, the oldest first."""
-        now_ms = (time.time() if now_s is None else now_s) * 1000
-        oldest = f"{max(0, int(now_ms - self._keep_days * _DAY_MS)):0{_TIME_DIGITS}x}"
+    def tidy(self, now_s: float) -> None:
+        """Remove what is too old at `now_s`, since 1970, or too much, the oldest first."""
+        oldest_ms = max(0, int(now_s * 1000 - self._keep_days * _DAY_MS))
+        oldest = f"{oldest_ms:0{_TIME_DIGITS}x}"
         with self._lock:
             total = sum(self._sizes.values())
             leaving = []

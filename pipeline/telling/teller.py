@@ -213,9 +213,9 @@ class _Around:
         if self.publisher is not None:
             self.publisher.publish(event, body)
 
-    def forgotten(self, snapshots: Sequence[str]) -> None:
+    def forgotten(self, snapshots: Sequence[str], now_s: float) -> None:
         self.snapshots.remove(snapshots)
-        self.snapshots.tidy()
+        self.snapshots.tidy(now_s)
 
 
 def _receivers(config: TellingConfig, cameras: tuple[str, ...]) -> list[tuple[Receiver, Wanted]]:

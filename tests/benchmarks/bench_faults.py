@@ -40,7 +40,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = measure(options, wanted, Path(folder))
     print(json.dumps(result, indent=2))
-    sys.exit(1 if result["not_recovered"] or result["events"]["untold"] else 0)
+    events = result["events"]
+    sys.exit(1 if result["not_recovered"] or events["untold"] or events["forgotten"] else 0)
 
 
 def measure(options: argparse.Namespace, wanted: list[str], folder: Path) -> dict[str, Any]:
@@ -113,6 +114,7 @@ def account(running: World) -> dict[str, Any]:
         "kept": statistics.kept,
         "lost": statistics.lost,
         "untold": len(running.missing()),
+        "forgotten": len({name for name, _ in running.heard} - {e.id for e in running.events()}),
         "dropped": {name: each.dropped for name, each in statistics.receivers.items()},
     }
 

@@ -30,19 +30,17 @@ import torch
 from timing import surroundings
 from torch import Tensor
 
-from training.augmentation import Affine, Augmentation
+from model.config import load_settings
 from training.auxiliary import FormName
 from training.batches import TrainingBatch
 from training.checkpoints import NAME, read_checkpoint
 from training.criterion import Criterion
 from training.datasets import read_dataset
 from training.job import Material, batches_from_start, begin, material, train_on
-from training.loading import Loading
 from training.loop import prepared, targets_of
 from training.pgi import GuidedDetector, GuidedLogits
 from training.ranks import Ranks
-from training.recipe import AdamW, Averaging, Recipe, WarmUp
-from training.sampling import Sampling
+from training.recipe import Recipe
 from training.state import Row
 
 TITLES: dict[FormName, str] = {
@@ -51,6 +49,7 @@ TITLES: dict[FormName, str] = {
     "fpn": "PGI as released (FPN)",
     "icn": "PGI (ICN)",
 }
+RECIPE = Path(__file__).parents[2] / "configs" / "training" / "street-small.yaml"
 BATCHES = 6
 """For the evidence about gradients."""
 
@@ -65,23 +64,14 @@ class Run:
 
 
 def recipe(options: argparse.Namespace, run: Run) -> Recipe:
-    """Return rates for a small data set and few epochs: an update for each batch."""
-    return Recipe(
-        form=run.form,
-        epochs=options.epochs,
-        sampling=Sampling(batch_size=16, image_size=options.image_size, seed=run.seed),
-        augmentation=Augmentation(
-            mixup=0, copy_paste=0, affine=Affine(scale=0.5), close_mosaic_epochs=3
-        ),
-        loading=Loading(workers=1, store_mb=2048),
-        optimiser=AdamW(lr=0.001, decay=0.01),
-        warm_up=WarmUp(epochs=1, min_batches=0),
-        averaging=Averaging(decay=0.998, ramp=200),
-        nominal_batch=16,
-        norm_momentum=0.1,
-        device="cpu",
-        checkpoint_minutes=3,
-    )
+    """Return the first stage of the default weights, with another form and seed."""
+    wanted = {
+        "form": run.form,
+        "epochs": options.epochs,
+        "sampling.seed": run.seed,
+        "sampling.image_size": options.image_size,
+    }
+    return load_settings(Recipe, RECIPE, [f"{name}={value}" for name, value in wanted.items()])
 
 
 def main() -> None:

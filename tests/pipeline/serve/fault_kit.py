@@ -14,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.telling.store import Query
 from tests.pipeline.serve.world import NAMES, YARD, World, make_film_named, settle
 from tests.pipeline.telling.broker import Broker
 from tests.pipeline.telling.http_receiver import HttpReceiver
 
 STEADY_S = 2.0
+YEAR_S = 366 * 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,11 @@ def _back_in_time(world: World) -> None:
     world.cameras[YARD].ahead_s -= 10
 
 
+def _set_clock(ahead_s: float) -> Callable[[World], None]:
+    """Have the machine be wrong about the time, as without a battery."""
+    return lambda world: setattr(world.clock, "ahead_s", ahead_s)
+
+
 def _kill(group: str) -> Callable[[World], None]:
     return lambda world: os.kill(world.process(group), signal.SIGKILL)
 
@@ -123,6 +130,18 @@ def _kept(world: World, since_s: float) -> float | None:
     return time.monotonic() if statistics.writable and not statistics.waiting else None
 
 
+def _told(world: World, since_s: float) -> float | None:
+    """When something that happened after a time, by the right clock, is kept."""
+    now_s = time.time()
+    passed_s = time.monotonic() - since_s
+    query = Query(since_s=now_s - passed_s, until_s=now_s + 1, limit=1)
+    return time.monotonic() if world.service._teller.history.page(query).events else None
+
+
+def _wrong_by(seconds: float) -> Fault:
+    return Fault(begin=_set_clock(seconds), end=_set_clock(0.0), well=_told, hits=())
+
+
 FAULTS: dict[str, Fault] = {
     "camera killed": Fault(begin=_off, end=_on),
     "camera frozen": Fault(
@@ -136,6 +155,8 @@ FAULTS: dict[str, Fault] = {
     "another size": Fault(begin=_off, end=_show_next("large", "usual")),
     "another codec": Fault(begin=_off, end=_show_next("mpeg4", "usual")),
     "times step back": Fault(begin=_back_in_time, hold_s=(0, 0)),
+    "clock ahead by a year": _wrong_by(YEAR_S),
+    "clock back by a year": _wrong_by(-YEAR_S),
     "reader killed": Fault(begin=_kill("read"), hold_s=(0, 0)),
     "tracker killed": Fault(begin=_kill("track"), hold_s=(0, 0)),
     "trunk killed": Fault(begin=_kill("trunk"), hold_s=(0, 0), hits=NAMES),

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A service in a process of its own, asked over HTTP, for tests of all that it shows."""
 
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +15,8 @@ from typing import Any
 import httpx
 import yaml
 
-PROGRAM = Path(__file__).with_name("child.py")
+from tests.pipeline.serve.serving import COMMAND, environment
+
 _ADDRESS = re.compile(r"status at (http://[^\"\s]+)")
 _MARK = "SIGHTLINE_TEST_MARK"
 
@@ -67,7 +66,7 @@ class Served:
 def served(
     folder: Path,
     settings: Mapping[str, Any],
-    environment: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
     *,
     log_level: str = "info",
     headers: Mapping[str, str] | None = None,
@@ -78,11 +77,11 @@ def served(
     mark = uuid.uuid4().hex
     with (folder / "said.txt").open("wb") as said:
         process = subprocess.Popen(
-            [sys.executable, PROGRAM, "serve", path, "--log-level", log_level],
+            [*COMMAND, "serve", path, "--log-level", log_level],
             stdout=said,
             stderr=said,
             cwd=folder,
-            env={**os.environ, **(environment or {}), _MARK: mark},
+            env={**environment(), **(variables or {}), _MARK: mark},
         )
     with httpx.Client(timeout=20, headers=headers) as client:
         service = Served(process, folder, path, client, mark)

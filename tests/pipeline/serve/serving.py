@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole service over replayed scenes: in a thread, or as the command in a process.
 
-As a process it is the command itself: `python -m tests.pipeline.serve.serving serve FILE`.
+As a process it is the command itself, which tells of a lost camera after half a second, so that
+tests need not wait for it: `[*COMMAND, "serve", FILE]` under `environment()`.
 """
 
 import json
@@ -26,6 +27,7 @@ from tests.pipeline.scenes import build_squares
 
 ROOT = Path(__file__).parents[3]
 BUILD = "pipeline.serve.service.build_engine"
+COMMAND = [sys.executable, "-m", "tests.pipeline.serve.serving"]
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,12 @@ def serving(settings: Path, build: Callable[..., Any] = build_squares) -> Iterat
 
 
 def environment() -> dict[str, str]:
-    """Under which the command below finds this package, in few threads."""
+    """Under which the command finds this package, in few threads."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 if __name__ == "__main__":
     import sightline
 
-    with patch(BUILD, build_squares):
+    with patch(BUILD, build_squares), patch("pipeline.serve.service._LOST_AFTER_S", 0.5):
         sys.exit(sightline.main())

@@ -49,7 +49,7 @@ def test_other_weights_are_a_swap() -> None:
         ({"tracking": {"kind": "sort"}}, "tracking.kind"),
         ({"model": {"image_size": 320}}, "model.image_size"),
         ({"gate": {}}, "gate"),
-        ({"service": {"most_cameras": 3}, "window": 9}, "service.most_cameras, window"),
+        ({"service": {"most_cameras": 3}, "window": 9}, "window, service.most_cameras"),
     ],
 )
 def test_what_needs_a_restart_is_refused_with_its_path(nodes: dict[str, Any], path: str) -> None:

@@ -3,10 +3,8 @@
 
 import base64
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +19,8 @@ import yaml
 from tests.pipeline.cameras import SYSTEM_PYTHON, make_film
 from tests.pipeline.http_camera import HttpCamera, jpegs_of
 from tests.pipeline.scenes import make_card_file
-from tests.pipeline.serve.served import PROGRAM, Served, served
+from tests.pipeline.serve.served import Served, served
+from tests.pipeline.serve.serving import COMMAND, environment
 from tests.pipeline.small_camera import SmallCamera
 from tests.pipeline.telling.broker import MOSQUITTO, Broker
 from tests.pipeline.telling.http_receiver import HttpReceiver
@@ -317,9 +316,9 @@ def test_settings_that_cannot_be_are_refused_without_what_they_hold(tmp_path: Pa
     path = tmp_path / "wrong.yaml"
     path.write_text(f"cameras: {{yard: {{source: 'rtsp://bob:{SECRETS['WRONG']}@127.0.0.1/a}}}}")
     ran = subprocess.run(
-        [sys.executable, PROGRAM, "serve", path],
+        [*COMMAND, "serve", path],
         capture_output=True,
-        env={**os.environ, **SECRETS},
+        env={**environment(), **SECRETS},
         check=False,
     )
     assert ran.returncode == 2

@@ -5,7 +5,6 @@ import io
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,7 @@ from tests.pipeline.scenes import (
     make_scene,
     read_jsonl,
 )
-from tests.pipeline.serve.serving import Place, environment, serving
+from tests.pipeline.serve.serving import COMMAND, Place, environment, serving
 from tests.pipeline.service import DOOR, GATE, YARD
 from tests.pipeline.small_camera import SmallCamera
 
@@ -366,7 +365,7 @@ class Command:
 
     def __init__(self, settings: Path, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipeline.serve.serving", "serve", settings, *arguments],
+            [*COMMAND, "serve", settings, *arguments],
             env=environment(),
             stderr=subprocess.PIPE,
             text=True,

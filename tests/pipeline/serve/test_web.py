@@ -12,7 +12,7 @@ from model.errors import ConfigError
 from pipeline.errors import PipelineError
 from pipeline.secret import Secret
 from pipeline.serve.access import HttpConfig
-from pipeline.serve.web import EventQuery, WebServer
+from pipeline.serve.web import Query, WebServer
 
 TOKEN = "a-token-of-some-length"
 
@@ -24,7 +24,7 @@ class Told:
         self.faulty: list[str] = []
         self.lacking: list[str] = []
         self.cameras: dict[str, Mapping[str, Any]] = {}
-        self.queries: list[EventQuery] = []
+        self.queries: list[Query] = []
 
     def faults(self) -> list[str]:
         return self.faulty
@@ -38,7 +38,7 @@ class Told:
     def metrics(self) -> bytes:
         return b"sightline_frames_total 3\n"
 
-    def events(self, query: EventQuery) -> list[Mapping[str, Any]]:
+    def events(self, query: Query) -> list[Mapping[str, Any]]:
         self.queries.append(query)
         return [{"id": "1"}]
 
@@ -117,8 +117,8 @@ def test_a_bad_body_is_answered_in_a_line(
 def test_events_are_asked_for_by_camera_kind_and_time(client: httpx.Client, told: Told) -> None:
     asked = {"camera": "yard", "kind": "line", "before": "12.5", "limit": "3"}
     assert client.get("/api/events", params=asked).json() == {"events": [{"id": "1"}]}
-    assert told.queries == [EventQuery(camera="yard", kind="line", before_s=12.5, limit=3)]
-    for wrong in ({"limit": "0"}, {"limit": "x"}, {"cam": "yard"}):
+    assert told.queries == [Query(camera="yard", kind="line", until_s=12.5, limit=3)]
+    for wrong in ({"limit": "0"}, {"limit": "x"}, {"cam": "yard"}, {"kind": "fly"}):
         assert client.get("/api/events", params=wrong).status_code == 400
 
 

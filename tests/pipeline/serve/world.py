@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
 from pipeline.decoding.inputs import Source
+from pipeline.events import Event
 from pipeline.messages import Tracked
-from pipeline.serve import service as serving
 from pipeline.serve.service import Service
 from pipeline.stages.observe import Observer, View
 from pipeline.telling.store import Query
@@ -73,6 +74,24 @@ class Watched(Service):
         return Noted(super()._observer(source), self.seen[source.name])
 
 
+@dataclass
+class WallClock:
+    """What the machine takes for the time; the clock that nobody sets goes on."""
+
+    ahead_s: float = 0.0
+    """By how much it is wrong."""
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Have everything in this process go by it."""
+        time_s, time_ns = time.time, time.time_ns
+        with (
+            patch("time.time", lambda: time_s() + self.ahead_s),
+            patch("time.time_ns", lambda: time_ns() + round(self.ahead_s * 1e9)),
+        ):
+            yield
+
+
 @dataclass(frozen=True)
 class Age:
     """How old one frame was by the camera's own clock: since it was sent."""
@@ -92,6 +111,7 @@ class World:
     cameras: dict[str, SmallCamera]
     broker: Broker | None
     receiver: HttpReceiver
+    clock: WallClock
     told: set[tuple[str, int]] = field(default_factory=set)
     """What receivers that are gone were told."""
 
@@ -151,14 +171,17 @@ class World:
         source = self.cameras[YARD].address(credentials)
         self.service.put_camera(YARD, {**crossing(), "source": source})
 
+    def events(self) -> list[Event]:
+        """All that the database has, the latest first."""
+        history, query, kept = self.service._teller.history, Query(limit=1000), []
+        while (page := history.page(query)).next is not None:
+            kept += page.events
+            query = replace(query, after=page.next)
+        return [*kept, *page.events]
+
     def missing(self) -> list[tuple[str, int]]:
         """Events of the database that the webhook was never told."""
-        history, query, kept = self.service._teller.history, Query(limit=1000), set()
-        while (page := history.page(query)).next is not None:
-            kept |= {(event.id, event.revision) for event in page.events}
-            query = replace(query, after=page.next)
-        kept |= {(event.id, event.revision) for event in page.events}
-        return sorted(kept - self.heard)
+        return sorted({(event.id, event.revision) for event in self.events()} - self.heard)
 
     @property
     def heard(self) -> set[tuple[str, int]]:
@@ -194,9 +217,10 @@ def world(folder: Path, *, with_broker: bool, **settings: Any) -> Iterator[World
     receiver = HttpReceiver()
     path = folder / "settings.yaml"
     path.write_text(yaml.safe_dump({**_settings(folder, cameras, broker, receiver), **settings}))
-    with _patched():
+    clock = WallClock()
+    with patch("pipeline.serve.service.build_engine", build_squares), clock.shown():
         service = Watched(path)
-        built = World(folder, service, cameras, broker, receiver)
+        built = World(folder, service, cameras, broker, receiver, clock)
         thread = threading.Thread(target=service.run, name="service")
         for camera in cameras.values():
             camera.ahead_s = 10_000.0
@@ -214,16 +238,6 @@ def world(folder: Path, *, with_broker: bool, **settings: Any) -> Iterator[World
             if broker is not None:
                 broker.stop()
             assert not thread.is_alive()
-
-
-@contextmanager
-def _patched() -> Iterator[None]:
-    before = serving.build_engine
-    serving.build_engine = build_squares
-    try:
-        yield
-    finally:
-        serving.build_engine = before
 
 
 def crossing() -> dict[str, Any]:

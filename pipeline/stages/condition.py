@@ -17,7 +17,7 @@ from pipeline.transport.ports import Ports
 _STALLED = 0.5  # of the time after which a silent camera is lost
 
 
-class Watch:
+class ConditionReporter:
     """Follows one camera for the stage that reads it."""
 
     def __init__(self, counters: Counters, timeout_s: float) -> None:
