@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs Sightline from the bundle this script lies in: no network, nothing but python3.
 #
-#     sudo sh install.sh                what a box needs: version, user, folders, settings, unit
-#     sudo sh install.sh --only-version /opt/sightline/VERSION alone, for an image or a container
+#     sudo sh install.sh
 #
 # Every digest is checked before anything is changed. A failure takes back what this run has made
 # and leaves what was there; run it again at any time. SIGHTLINE_ROOT is put before every path, for
 # trials: then no user is made, owners stay, and systemd is not told.
 set -eu
 umask 022
+export PYTHONDONTWRITEBYTECODE=1 # the system's own Python stays as it is
 
 bundle=$(cd "$(dirname "$0")" && pwd)
 root=${SIGHTLINE_ROOT:-}
@@ -32,13 +32,8 @@ fail() {
 }
 
 main() {
-    only_version=
-    case "${1:-}" in
-    '') ;;
-    --only-version) only_version=yes ;;
-    *) fail "$1: no option; there is --only-version" ;;
-    esac
-    [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "run as root: sudo sh $0 $*"
+    [ $# = 0 ] || fail "$1: no option; there is none"
+    [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "run as root: sudo sh $0"
     find_python
     trap 'take_back' EXIT
     trap 'exit 130' INT
@@ -48,18 +43,16 @@ main() {
     check_bundle
     check_installed
     install_version
-    if [ -z "$only_version" ]; then
-        make_user
-        make_folders
-        place_settings
-        place_links
-        place_unit
-    fi
+    make_user
+    make_folders
+    place_settings
+    place_links
+    place_unit
     look
     [ ! -f "$work/folders" ] || cat "$work/folders" >>"$home/folders"
     made=
     [ -z "$aside" ] || rm -rf "$aside"
-    [ -n "$only_version" ] || start_service
+    start_service
     say "version $version is installed"
 }
 
@@ -130,7 +123,7 @@ check_installed() {
     fi
     installed=
     [ ! -L "$home/current" ] || installed=$(readlink "$home/current")
-    if [ -n "$installed" ] && [ "${installed##*/}" != "$version" ] && [ -z "$only_version" ]; then
+    if [ -n "$installed" ] && [ "${installed##*/}" != "$version" ]; then
         fail "version ${installed##*/} is installed; go on with: sightline update $bundle"
     fi
     above=$home
@@ -146,25 +139,16 @@ install_version() {
         say "version $version is there"
         return
     fi
-    make_folder "$home"
-    if [ -d "$place" ]; then
+    if [ -e "$place/manifest.json" ]; then
         mv "$place" "$place.before"
         aside=$place.before
     fi
+    make_folder "$home"
     made="$place
 $made"
-    mkdir "$place"
     say "unpacking $((needed_kib / 1024)) MiB into $place"
-    "$python" -IB -m venv --without-pip "$place/venv"
-    set -- "$bundle"/wheels/pip-*.whl
-    "$place/venv/bin/python" -IB "$1/pip" --isolated install --quiet --no-index --no-deps \
-        --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-        "$bundle"/wheels/*.whl || fail "the wheels could not be installed, see above"
-    cp -R "$bundle/weights" "$place/weights"
-    cp "$bundle/uninstall.sh" "$place/uninstall.sh"
-    chmod -R u=rwX,go=rX "$place"
-    sync
-    cp "$bundle/manifest.json" "$place/manifest.json" # last: what has it is whole
+    PYTHON=$python sh "$bundle/deploy/make_version.sh" "$bundle" ||
+        fail "version $version could not be made, see above"
 }
 
 make_user() {
@@ -224,7 +208,7 @@ place_unit() {
 # The first look, as the user and with the folders that the service has.
 look() {
     say "what this machine can do:"
-    if [ -n "$root" ] || [ -n "$only_version" ]; then
+    if [ -n "$root" ]; then
         set -- env XDG_CACHE_HOME="$work" MPLCONFIGDIR="$work/matplotlib"
     else
         set -- setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
