@@ -147,7 +147,7 @@ install_version() {
     made="$place
 $made"
     say "unpacking $((needed_kib / 1024)) MiB into $place"
-    PYTHON=$python sh "$bundle/deploy/make_version.sh" "$bundle" ||
+    TMPDIR=$work PYTHON=$python sh "$bundle/deploy/make_version.sh" "$bundle" ||
         fail "version $version could not be made, see above"
 }
 
@@ -209,10 +209,11 @@ place_unit() {
 look() {
     say "what this machine can do:"
     if [ -n "$root" ]; then
-        set -- env XDG_CACHE_HOME="$work" MPLCONFIGDIR="$work/matplotlib"
+        set -- env XDG_CACHE_HOME="$work" MPLCONFIGDIR="$work/matplotlib" TMPDIR="$work"
     else
         set -- setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
-            env XDG_CACHE_HOME=/var/cache MPLCONFIGDIR=/var/cache/sightline/matplotlib
+            env XDG_CACHE_HOME=/var/cache MPLCONFIGDIR=/var/cache/sightline/matplotlib \
+            TORCHINDUCTOR_CACHE_DIR=/var/cache/sightline/inductor
     fi
     (cd / && exec "$@" PYTHONDONTWRITEBYTECODE=1 "$place/venv/bin/sightline" doctor) ||
         fail "doctor found something missing, see above"
