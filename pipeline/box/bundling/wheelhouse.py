@@ -72,7 +72,7 @@ def collect(source: Path, target: Target, wheels: Path) -> None:
     pin = _stand_in(fresh)
     _download(target, fresh, wheels, [*needed, pin])
     _download(target, fresh, wheels, ["pip"], "--no-deps")
-    _check_build(target, fresh)
+    check_build(target, fresh)
     build_package(source, fresh)
     shutil.rmtree(wheels, ignore_errors=True)
     fresh.rename(wheels)
@@ -146,8 +146,8 @@ def _stand_in(wheels: Path) -> str:
     return f"{_OPENCV}=={own}"
 
 
-def _check_build(target: Target, wheels: Path) -> None:
-    """A CUDA build where none is wanted costs gigabytes; a CPU build leaves the GPU idle."""
+def check_build(target: Target, wheels: Path) -> None:
+    """Refuse gigabytes of CUDA where none is wanted, and a CPU build that leaves a GPU idle."""
     torch = next(wheels.glob("torch-*.whl")).name
     cuda = any(_CUDA.match(wheel.name) for wheel in wheels.iterdir())
     if cuda and not target.gpu:
