@@ -126,6 +126,9 @@ check_installed() {
     if [ -n "$installed" ] && [ "${installed##*/}" != "$version" ]; then
         fail "version ${installed##*/} is installed; go on with: sightline update $bundle"
     fi
+}
+
+check_room() {
     above=$home
     while [ ! -d "$above" ]; do above=$(dirname "$above"); done
     free_kib=$(df -Pk "$above" | awk 'NR == 2 { print $4 }')
@@ -139,6 +142,7 @@ install_version() {
         say "version $version is there"
         return
     fi
+    check_room
     if [ -e "$place/manifest.json" ]; then
         mv "$place" "$place.before"
         aside=$place.before
