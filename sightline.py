@@ -16,6 +16,10 @@ COMMANDS = {
     "init": ("pipeline.cli:init", "Look at a camera and print its settings."),
     "worker": ("pipeline.cli:worker", "Find boxes for clients on other hosts."),
     "keys": ("pipeline.cli:keys", "Make a pair of keys for a worker or a client."),
+    "bundle": (
+        "pipeline.box.bundling.cli:bundle",
+        "Make a folder that installs a box without a network.",
+    ),
     "bundle-key": ("pipeline.box.cli:bundle_key", "Make a pair of keys that sign bundles."),
     "update": ("pipeline.box.cli:update", "Go over to another version, and back if it fails."),
     "warm": ("pipeline.box.versioncli:warm", "Compile the engine of a service into the cache."),
