@@ -73,6 +73,7 @@ class Installed:
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self._layout.state),
             "SIGHTLINE_CACHE": str(self._layout.cache),
+            "MPLCONFIGDIR": str(self._layout.cache / "matplotlib"),
             ROOT_VARIABLE: str(self._layout.root),
             **read_environment(self._layout.environment),
         }

@@ -2,6 +2,7 @@
 """What a new version does for an update before it is started: compile its engine, migrate."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,8 @@ import numpy as np
 from model.engines import build_engine
 from model.errors import ConfigError, EngineError
 from model.letterbox import rectangle
+from pipeline.box.layout import Layout
+from pipeline.box.settings import weights_in
 from pipeline.serve.checked import check_settings, read_config
 from pipeline.telling.database import open_database, reserve
 
@@ -57,16 +60,23 @@ def warm(settings: Path, overrides: Sequence[str], shapes: Sequence[Shape]) -> l
 def migrate(settings: Path) -> str:
     """Bring the database of a service up to date; returns its settings as this version wants them.
 
-    Settings have had one form so far, so they are returned as they are.
+    Settings have had one form so far. What changes is the name of the model that comes with a
+    version, where they name the one of the version before.
 
     Raises:
         ConfigError: settings or database are not as they must be, or a service uses it.
     """
-    path = read_config(settings).events.database.path
+    config = read_config(settings)
+    path = config.events.database.path
     if path.exists():
         lock = reserve(path)
         try:
             open_database(path).close()
         finally:
             os.close(lock)
-    return settings.read_text(encoding="utf-8")
+    text = settings.read_text(encoding="utf-8")
+    named = config.model.weights
+    if named is None or named.parent != Layout.of_this_box().current / "weights":
+        return text
+    theirs = weights_in(Path(sys.prefix).parent / "weights", named.name)
+    return text.replace(str(named), str(named.with_name(theirs.name)))

@@ -46,6 +46,13 @@ def read_hints(layout: Layout) -> Hints:
     return Hints(http=http, database=layout.state / str(path), weights=weights)
 
 
+def weights_in(folder: Path, name: str) -> Path:
+    """The weights of that name that come with a version; the only ones where none have it."""
+    there = [path for path in folder.glob("*") if path.is_file()]
+    named = folder / name
+    return there[0] if len(there) == 1 and not named.exists() else named
+
+
 def read_environment(path: Path) -> dict[str, str]:
     """The variables of a service's environment file; none if there is none."""
     if not path.exists():

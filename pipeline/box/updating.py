@@ -35,7 +35,7 @@ from pipeline.box.manifest import (
     read_manifest_bytes,
     verify_files,
 )
-from pipeline.box.settings import read_hints
+from pipeline.box.settings import read_hints, weights_in
 from pipeline.box.signing import verify_signature
 from pipeline.errors import BundleRefused, UpdateFailed
 
@@ -131,9 +131,9 @@ class Updater:
         """Arguments of `warm`: the shapes in use, and weights that come with a version."""
         shapes = [f"--shape={'x'.join(map(str, shape))}" for shape in seen.shapes]
         weights = read_hints(self._layout).weights
-        ours = f"{self._layout.current}/"
-        if weights and weights.startswith(ours):
-            shapes.append(f"--set=model.weights={new.folder / weights.removeprefix(ours)}")
+        if weights and Path(weights).parent == self._layout.current / "weights":
+            theirs = weights_in(new.folder / "weights", Path(weights).name)
+            shapes.append(f"--set=model.weights={theirs}")
         return shapes
 
     def _switch(self, state: UpdateState, new: Installed) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from pipeline.box.health import Limits
 from pipeline.box.layout import Layout
 from pipeline.box.manager import InitScript
-from pipeline.box.manifest import Manifest, describe_files, write_manifest
+from pipeline.box.manifest import Manifest, describe_files, read_manifest, write_manifest
 from pipeline.box.updating import Updater
 from pipeline.telling.database import open_database
 
@@ -62,10 +62,17 @@ esac
 
 def build_bundle(folder: Path, version: str, mode: str = "good", *, with_pip: bool = False) -> Path:
     """A bundle of a fake version; with pip it is installed by the script that boxes run."""
+    module = FAKE.read_text().replace('VERSION = "0"', f"VERSION = {version!r}")
+    module = module.replace('MODE = "good"', f"MODE = {mode!r}")
+    return bundle_of(folder, version, {"sightline.py": module}, with_pip=with_pip)
+
+
+def bundle_of(folder: Path, version: str, files: dict[str, str], *, with_pip: bool) -> Path:
+    """A bundle of a version that is made of these files, the command in the first of them."""
     wheels, deploy = folder / "wheels", folder / "deploy"
     wheels.mkdir(parents=True)
     deploy.mkdir()
-    _build_wheel(wheels, version, mode)
+    _build_wheel(wheels, version, files)
     if with_pip:
         bundled = Path(ensurepip.__file__).with_name("_bundled")
         shutil.copy(next(bundled.glob("pip-*.whl")), wheels)
@@ -85,15 +92,14 @@ def build_bundle(folder: Path, version: str, mode: str = "good", *, with_pip: bo
     return folder
 
 
-def _build_wheel(folder: Path, version: str, mode: str) -> None:
-    module = FAKE.read_text().replace('VERSION = "0"', f"VERSION = {version!r}")
-    module = module.replace('MODE = "good"', f"MODE = {mode!r}")
+def _build_wheel(folder: Path, version: str, modules: dict[str, str]) -> None:
     info = f"sightline-{version}.dist-info"
+    command = Path(next(iter(modules))).stem
     files = {
-        "sightline.py": module,
+        **modules,
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: sightline\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": "[console_scripts]\nsightline = sightline:main\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\nsightline = {command}:main\n",
     }
     record = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
     with zipfile.ZipFile(folder / f"sightline-{version}-py3-none-any.whl", "w") as wheel:
@@ -102,9 +108,9 @@ def _build_wheel(folder: Path, version: str, mode: str) -> None:
 
 
 class Box:
-    """A box with a version that runs."""
+    """A box with a version installed, which does not run yet."""
 
-    def __init__(self, root: Path, version: str = "1.0") -> None:
+    def __init__(self, root: Path, first: Path) -> None:
         self.layout = Layout(root)
         self.root = root
         for folder in (self.layout.versions, self.layout.trusted, self.layout.state):
@@ -118,16 +124,14 @@ class Box:
         self.init.chmod(0o755)
         with closing(open_database(self.layout.database)) as database:
             add_event(database, "before", seq=1)
-        bundle = build_bundle(root / "first", version)
+        self.first = first
         subprocess.run(
-            ["sh", bundle / "deploy/make_version.sh", bundle],
+            ["sh", first / "deploy/make_version.sh", first],
             env={**os.environ, "SIGHTLINE_ROOT": str(root)},
             check=True,
         )
-        self.layout.current.symlink_to(version)
+        self.layout.current.symlink_to(read_manifest(first).version)
         self.manager = InitScript(self.init)
-        self.manager.start()
-        self.wait_for(version)
 
     def updater(self, limits: Limits = LIMITS) -> Updater:
         return Updater(self.layout, self.manager, limits)

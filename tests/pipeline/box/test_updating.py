@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import sightline
-from pipeline.box import journal, updating
+from pipeline.box import backup, journal, updating
 from pipeline.box.health import Limits
 from pipeline.box.manifest import read_manifest, write_manifest
 from pipeline.box.signing import make_pair, sign_bundle
@@ -22,8 +22,10 @@ from tests.pipeline.box.box import ROOT, Box, build_bundle
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Box]:
-    made = Box(tmp_path / "root")
+    made = Box(tmp_path / "root", build_bundle(tmp_path / "1.0", "1.0"))
     try:
+        made.manager.start()
+        made.wait_for("1.0")
         yield made
     finally:
         made.close()
@@ -127,15 +129,15 @@ def test_what_is_wrong_with_a_bundle_is_found_before_anything_is_touched(
     with pytest.raises(BundleRefused, match="not signed"):
         update(bundle, signed=True)
     with pytest.raises(BundleRefused, match="runs already"):
-        update(box.root / "first", signed=False)
+        update(box.first, signed=False)
     (bundle / "deploy/recover.sh").write_text("rm -rf /\n")
     with pytest.raises(BundleRefused, match=r"recover\.sh"):
         update(bundle, signed=False)
-    manifest = read_manifest(box.root / "first")
-    write_manifest(box.root / "first", type(manifest)(
+    manifest = read_manifest(box.first)
+    write_manifest(box.first, type(manifest)(
         version="3.0", arch="sparc", python="3.11", created="", files=manifest.files))  # fmt: skip
     with pytest.raises(BundleRefused, match="made for sparc"):
-        update(box.root / "first", signed=False)
+        update(box.first, signed=False)
     assert box.links() == ("1.0", None)
     assert box.versions() == {"1.0"}
 
@@ -165,6 +167,8 @@ def update_until(box: Box, bundle: Path, limit: int, monkeypatch: pytest.MonkeyP
                 monkeypatch.setattr(journal, name, around(getattr(journal, name)))
             for name in ("replace_file", "replace_link", "remove_file"):
                 monkeypatch.setattr(updating, name, around(getattr(updating, name)))
+            for name in ("replace_file", "sync_file", "sync_folder", "_settle", "_carry_over"):
+                monkeypatch.setattr(backup, name, around(getattr(backup, name)))
             box.updater().update(bundle, signed=False)
         finally:
             os._exit(0)
