@@ -76,9 +76,16 @@ def alone(path: Path, wait_s: float = 0.0) -> Iterator[int | None]:
 
     Children that are given the descriptor keep the lock as long as they run, so that what an
     update that was killed had begun is over before the next one looks.
+
+    Raises:
+        UpdateFailed: the lock cannot be opened.
     """
     until_s = time.monotonic() + wait_s
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as fault:
+        reason = (fault.strerror or str(fault)).lower()
+        raise UpdateFailed(f"{path}: {reason}; updates are made by root: sudo sightline") from None
     try:
         while not _locked(descriptor):
             if time.monotonic() >= until_s:

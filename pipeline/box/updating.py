@@ -121,7 +121,7 @@ class Updater:
             new.call("doctor")
             seen = look_at(read_hints(self._layout).http)
             new.call("warm", str(self._layout.settings), *self._warming(new, seen))
-        except (UpdateFailed, ModelError) as fault:
+        except (UpdateFailed, ModelError, OSError) as fault:
             if not was_there:
                 new.remove()
             self._journal.clear()

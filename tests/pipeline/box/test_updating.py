@@ -142,6 +142,14 @@ def test_what_is_wrong_with_a_bundle_is_found_before_anything_is_touched(
     assert box.versions() == {"1.0"}
 
 
+BOUNDARIES = (
+    *((journal, name) for name in ("replace_file", "remove_file")),
+    *((updating, name) for name in ("replace_file", "replace_link", "remove_file")),
+    *((backup, name) for name in ("replace_file", "sync_file", "sync_folder", "_settle")),
+)
+"""What an update writes with."""
+
+
 def update_until(box: Box, bundle: Path, limit: int, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Update in a process that kills itself before or after a write; whether it came to that."""
     count = 0
@@ -163,12 +171,8 @@ def update_until(box: Box, bundle: Path, limit: int, monkeypatch: pytest.MonkeyP
     child = os.fork()
     if child == 0:
         try:
-            for name in ("replace_file", "remove_file"):
-                monkeypatch.setattr(journal, name, around(getattr(journal, name)))
-            for name in ("replace_file", "replace_link", "remove_file"):
-                monkeypatch.setattr(updating, name, around(getattr(updating, name)))
-            for name in ("replace_file", "sync_file", "sync_folder", "_settle", "_carry_over"):
-                monkeypatch.setattr(backup, name, around(getattr(backup, name)))
+            for module, name in BOUNDARIES:
+                monkeypatch.setattr(module, name, around(getattr(module, name)))
             box.updater().update(bundle, signed=False)
         finally:
             os._exit(0)
