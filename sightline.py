@@ -16,6 +16,11 @@ COMMANDS = {
     "init": ("pipeline.cli:init", "Look at a camera and print its settings."),
     "worker": ("pipeline.cli:worker", "Find boxes for clients on other hosts."),
     "keys": ("pipeline.cli:keys", "Make a pair of keys for a worker or a client."),
+    "bundle": (
+        "pipeline.box.bundling.cli:bundle",
+        "Make a folder that installs a box without a network.",
+    ),
+    "bundle-key": ("pipeline.box.cli:bundle_key", "Make a pair of keys that sign bundles."),
     "doctor": ("pipeline.cli:doctor", "Say what this machine can do and what it lacks."),
     "models": ("model.cli:models", "List models and sizes, or say what a weights file is."),
     "fetch": ("model.cli:fetch", "Download official weights and convert them."),
