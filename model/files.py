@@ -89,7 +89,9 @@ def _link(temporary: Path, path: Path) -> None:
     try:
         path.hardlink_to(temporary)
     except OSError as failure:
-        if failure.errno not in (errno.EPERM, errno.EOPNOTSUPP) or path.exists():
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        if failure.errno not in (errno.EPERM, errno.EOPNOTSUPP):
             raise
         temporary.replace(path)
 

@@ -34,6 +34,7 @@ from tests.pipeline.telling.builders import make_config, make_event
 RATE, CLIP_S = 25, 12
 KEPT_CLIPS = 4
 EVENTS_A_S = 20
+NUMBERS_OF_A_RUN = 1_000_000
 
 
 def say(kind: str, name: object, value: object) -> None:
@@ -112,9 +113,9 @@ def record_one(folder: Path, name: str, pictures: list[Any]) -> None:
     say("text", name, RATE * CLIP_S)
 
 
-def remember(folder: Path) -> None:
+def remember(folder: Path, run: int) -> None:
     """What a camera's rules know, settings, and artefacts, each as the system writes them."""
-    memory, number = MemoryFile(folder / "state/yard.json"), 0
+    memory, number = MemoryFile(folder / "state/yard.json"), run * NUMBERS_OF_A_RUN
     while True:
         number += 1
         memory.note(RulesMemory(crossed={"gate": (DayCount(day="2026-01-01", num_in=number),)}))
@@ -137,7 +138,7 @@ def main() -> None:
     """Write until killed."""
     folder, port, run, first = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     begin(record, folder / "out", run)
-    begin(remember, folder)
+    begin(remember, folder, run)
     tell_events(folder, port, first)
 
 

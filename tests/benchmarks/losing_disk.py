@@ -6,9 +6,9 @@
 Serves IMAGE, kept in memory, as the file MOUNTPOINT. Writes are pending until the next flush, as
 in the cache of a disk. A line `MODE AFTER SEED PATH` on stdin orders a cut, at once or AFTER so
 many more writes: what it leaves is written to PATH, everything flushed and, of the pending writes,
-by MODE, `all`, `none`, or `some`: any sectors, as if written in any order. The answer is the time of
-the cut and the number of sectors pending and kept. FUSE's protocol is spoken here as far as a loop
-device needs it; needs root.
+by MODE, `all`, `none`, or `some`: any sectors, as if written in any order. The answer is the time
+of the cut and the number of sectors pending and kept. FUSE's protocol is spoken here as far as a
+loop device needs it; needs root.
 """
 
 import ctypes
@@ -111,45 +111,58 @@ class Server:
         _, code, unique, *_ = _HEADER.unpack_from(request)
         if code in _WITHOUT_ANSWER:
             return
-        try:
-            answer, failure = self._answer(code, request[_HEADER.size :]), 0
-        except NotImplementedError:
-            answer, failure = b"", -errno.ENOSYS
+        work = self._ANSWERS.get(code)
+        failure = 0 if work else -errno.ENOSYS
+        answer = work(self, request[_HEADER.size :]) if work else b""
         os.write(self._fuse, struct.pack("<IiQ", 16 + len(answer), failure, unique) + answer)
 
-    def _answer(self, code: int, body: bytes) -> bytes:
-        match code:
-            case 26:  # init
-                _, _, readahead, flags = struct.unpack_from("<IIII", body)
-                sizes = (12, 12, _MAX_WRITE, 1, _MAX_WRITE // 4096, 0)
-                head = struct.pack("<IIII", 7, 31, readahead, flags & _MAX_PAGES)
-                return head + struct.pack("<HHIIHH", *sizes) + bytes(32)
-            case 3 | 4:  # getattr, setattr
-                return self._attributes()
-            case 14:  # open
-                return struct.pack("<QII", 0, _DIRECT_IO, 0)
-            case 15:  # read
-                _, start, num_bytes, *_ = _RANGE.unpack_from(body)
-                return self._disk.read(start, num_bytes)
-            case 16:  # write
-                _, start, num_bytes, *_ = _RANGE.unpack_from(body)
-                self._disk.write(start, body[_RANGE.size : _RANGE.size + num_bytes])
-                self._writes_left -= 1
-                if self._order is not None and self._writes_left <= 0:
-                    self._cut()
-                return struct.pack("<II", num_bytes, 0)
-            case 20:  # fsync
-                self._disk.flush()
-                return b""
-            case 18 | 25:  # release, flush
-                return b""
-        raise NotImplementedError
+    def _init(self, body: bytes) -> bytes:
+        _, _, readahead, flags = struct.unpack_from("<IIII", body)
+        head = struct.pack("<IIII", 7, 31, readahead, flags & _MAX_PAGES)
+        return (
+            head + struct.pack("<HHIIHH", 12, 12, _MAX_WRITE, 1, _MAX_WRITE // 4096, 0) + bytes(32)
+        )
 
-    def _attributes(self) -> bytes:
+    def _attributes(self, _: bytes) -> bytes:
         size = len(self._disk)
         numbers = (1, size, size // SECTOR, 0, 0, 0)
         rest = (0, 0, 0, 0o100600, 1, 0, 0, 0, 4096, 0)
         return struct.pack("<QII6Q10I", 60, 0, 0, *numbers, *rest)
+
+    def _open(self, _: bytes) -> bytes:
+        return struct.pack("<QII", 0, _DIRECT_IO, 0)
+
+    def _read(self, body: bytes) -> bytes:
+        _, start, num_bytes, *_ = _RANGE.unpack_from(body)
+        return self._disk.read(start, num_bytes)
+
+    def _write(self, body: bytes) -> bytes:
+        _, start, num_bytes, *_ = _RANGE.unpack_from(body)
+        self._disk.write(start, body[_RANGE.size : _RANGE.size + num_bytes])
+        self._writes_left -= 1
+        if self._order is not None and self._writes_left <= 0:
+            self._cut()
+        return struct.pack("<II", num_bytes, 0)
+
+    def _flush(self, _: bytes) -> bytes:
+        self._disk.flush()
+        return b""
+
+    def _nothing(self, _: bytes) -> bytes:
+        return b""
+
+    _ANSWERS: Final = {
+        3: _attributes,
+        4: _attributes,  # set: size and times stay as they are
+        14: _open,
+        15: _read,
+        16: _write,
+        18: _nothing,  # release
+        20: _flush,  # fsync
+        25: _nothing,  # close
+        26: _init,
+    }
+    """By FUSE's numbers."""
 
 
 def main() -> None:
