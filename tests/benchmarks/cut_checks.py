@@ -178,12 +178,13 @@ class Left:
         return len(pieces)
 
     def _lost_s(self, state: str, name: str, times: list[float], number: int) -> float:
-        """Seconds before the cut of which there is nothing."""
-        if number >= len(times):
+        """Seconds of a clip that had been written and are not there."""
+        lost_s = max(0, len(times) - number) / RATE
+        if not lost_s:
             return 0.0
-        lost_s = self.cut_s - times[number]
         if "progress" not in state or lost_s > MAY_LOSE_S:
-            self._fault(f"{state} {name}: {number} of {len(times)} frames, {lost_s:.2f} s lost")
+            behind_s = self.cut_s - times[number]
+            self._fault(f"{state} {name}: {number} of {len(times)} frames; {behind_s:.2f} s behind")
         return lost_s
 
     def _look_at_database(self) -> None:
