@@ -54,6 +54,12 @@ def write_new(path: Path, content: bytes, mode: int = _OWNER_WRITES) -> None:
     sync(path.parent)
 
 
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers of these files have left; nobody else may be writing them."""
+    for path in folder.glob(f".{name}.*.partial"):
+        path.unlink(missing_ok=True)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, so that they are there after a power cut."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]

@@ -101,12 +101,6 @@ def restore(path: Path, saved: Saved, state: TrainState) -> None:
     state.rows = list(saved.rows)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left behind."""
-    for path in folder.glob(".*.partial"):
-        path.unlink(missing_ok=True)
-
-
 def _tensors(state: TrainState) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in state.guided.state_dict().items():
         yield f"model.{name}", tensor

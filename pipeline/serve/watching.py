@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from model.files import make_folder, replacing
+from model.files import make_folder, remove_leftovers, replacing
 from pipeline.events import Event
 from pipeline.messages import Tracked
 from pipeline.rules.config import RulesConfig
@@ -198,6 +198,7 @@ class MemoryFile:
 
     def _from_disk(self) -> RulesMemory | None:
         try:
+            remove_leftovers(self._path.parent, self._path.name)
             return msgspec.json.decode(self._path.read_bytes(), type=RulesMemory)
         except FileNotFoundError:
             return None
