@@ -10,6 +10,7 @@ from cyclopts.exceptions import CycloptsError
 COMMANDS = {
     "run": ("pipeline.cli:run", "Detect and track in files, images and cameras."),
     "serve": ("pipeline.serve.cli:serve", "Watch many cameras for months."),
+    "collect": ("pipeline.fleet.cli:collect", "Take events and health from a fleet of boxes."),
     "demo": ("pipeline.demo.cli:demo", "Let the default model look at a clip, or a drawn street."),
     "bench": ("pipeline.bench.cli:bench", "Measure how fast this machine is, and what limits it."),
     "check": ("pipeline.cli:check", "Validate settings and print the graph they make."),
