@@ -16,7 +16,7 @@ COMMANDS = {
     "check": ("pipeline.cli:check", "Validate settings and print the graph they make."),
     "init": ("pipeline.cli:init", "Look at a camera and print its settings."),
     "worker": ("pipeline.cli:worker", "Find boxes for clients on other hosts."),
-    "keys": ("pipeline.cli:keys", "Make a pair of keys for a worker or a client."),
+    "keys": ("pipeline.cli:keys", "Make a pair of keys for a host."),
     "doctor": ("pipeline.cli:doctor", "Say what this machine can do and what it lacks."),
     "models": ("model.cli:models", "List models and sizes, or say what a weights file is."),
     "fetch": ("model.cli:fetch", "Download official weights and convert them."),

@@ -141,7 +141,7 @@ class Collector:
         watch_over(socket, config.silence_s)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # to learn who is gone, and who does not read
-        socket.setsockopt(zmq.MAXMSGSIZE, wire.MOST_MESSAGE_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, wire.MOST_PART_BYTES)
         # Our credits bound what an honest box sends; these bound any other.
         socket.setsockopt(zmq.RCVHWM, config.credits + _SPARE_MESSAGES)
         socket.setsockopt(zmq.SNDHWM, config.credits + _SPARE_MESSAGES)

@@ -59,6 +59,18 @@ class Message:
     body: bytes
 
 
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as it is shown."""
+
+    number: int
+    """In the order in which messages were committed."""
+    box: str
+    received_s: float
+    """By the collector's clock, in seconds since 1970."""
+    event: msgspec.Raw
+    """As the box sent it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """What is kept about a box."""
@@ -141,7 +153,7 @@ class FleetDatabase:
         self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
         return removed
 
-    def page(self, query: Query) -> list[dict[str, Any]]:
+    def page(self, query: Query) -> list[Entry]:
         """The messages that a query asks for; any thread may ask.
 
         Raises:
@@ -156,12 +168,7 @@ class FleetDatabase:
                 (*values, max(1, min(query.limit, _MOST_ROWS))),
             )
         return [
-            {
-                "number": number,
-                "box": box,
-                "received_s": received_s,
-                "event": msgspec.json.decode(body),
-            }
+            Entry(number=number, box=box, received_s=received_s, event=msgspec.Raw(body))
             for number, box, received_s, body in rows
         ]
 

@@ -13,7 +13,7 @@ Nothing can be changed here. Who may ask is as for a service, see `pipeline/serv
 
 import sqlite3
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -68,11 +68,12 @@ class _Answers:
         return JSONResponse({"boxes": msgspec.to_builtins(self._collector.boxes)})
 
     async def events(self, request: Request) -> Response:
-        return JSONResponse({"events": await asked(self._page, _query(request.query_params))})
+        page = await asked(self._page, _query(request.query_params))
+        return Response(page, media_type="application/json")
 
-    def _page(self, query: Query) -> list[dict[str, Any]]:
+    def _page(self, query: Query) -> bytes:
         try:
-            return self._collector.database.page(query)
+            return msgspec.json.encode({"events": self._collector.database.page(query)})
         except sqlite3.Error as failure:
             raise PipelineError(f"the events cannot be read now: {failure}") from None
 

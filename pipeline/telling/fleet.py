@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -70,6 +71,23 @@ class FleetReceiver:
 
     def send(self, letters: Sequence[Letter]) -> None:
         """Return once the collector has committed all of them."""
+        fitting = list(takewhile(_fits, letters))
+        self._deliver(fitting)
+        if len(fitting) < len(letters):
+            size = len(letters[len(fitting)].body)
+            raise Refused(
+                f"has {size} bytes, of {wire.MOST_EVENT_BYTES} at most", num_done=len(fitting)
+            )
+
+    def close(self) -> None:
+        """Take leave."""
+        if self._connection is not None:
+            with suppress(Gone):
+                self._connection.send(wire.encode(wire.Bye()))
+        self._hang_up()
+        self._context.term()
+
+    def _deliver(self, letters: Sequence[Letter]) -> None:
         num_done = 0
         try:
             connection = self._reach()
@@ -89,14 +107,6 @@ class FleetReceiver:
             raise self._lost(gone, num_done) from None
         except Unreachable as refusal:
             raise Unreachable(str(refusal), num_done=num_done) from None
-
-    def close(self) -> None:
-        """Take leave."""
-        if self._connection is not None:
-            with suppress(Gone):
-                self._connection.send(wire.encode(wire.Bye()))
-        self._hang_up()
-        self._context.term()
 
     def _reach(self) -> Dialled:
         """The connection, made and welcomed where there is none.
@@ -209,3 +219,7 @@ class FleetReceiver:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _fits(letter: Letter) -> bool:
+    return len(letter.body) <= wire.MOST_EVENT_BYTES

@@ -23,7 +23,8 @@ import msgspec
 FLEET_PROTOCOL: Final = 1
 MOST_EVENT_BYTES: Final = 256 << 10
 """Of one event; the largest of ours has a few thousand."""
-MOST_MESSAGE_BYTES: Final = 1 << 20
+MOST_PART_BYTES: Final = 320 << 10
+"""Of an event or a report with its header."""
 MOST_CAMERAS: Final = 256
 MOST_TEXT: Final = 300
 

@@ -38,7 +38,7 @@ def test_kill_9_of_either_side_loses_nothing_and_doubles_nothing(tmp_path: Path)
         box.start()
         collector.start()
         seen = num_rows(tmp_path)
-        wait_until(lambda: num_rows(tmp_path) > seen + 200)
+        wait_until(lambda: num_rows(tmp_path) > seen + 50)
         box.finish(30.0)
         assert collector.end(signal.SIGTERM) == 0
     finally:

@@ -79,6 +79,15 @@ def test_events_are_asked_for_by_box_camera_and_number(fleet: Fleet, client: htt
         assert client.get("/api/events", params=wrong).status_code == 400
 
 
+def test_an_event_is_shown_as_it_came_however_odd(fleet: Fleet, client: httpx.Client) -> None:
+    receiver = FleetReceiver(fleet.fleet_config("gate"))
+    start = b'{"id":"a","revision":0,"camera":"","kind":"line","x":'
+    body = start + b"[" * 900 + b"]" * 900 + b"}"
+    receiver.send([Letter(key=("a", 0), body=body)])
+    receiver.close()
+    assert body in client.get("/api/events").content
+
+
 def test_metrics_tell_boxes_cameras_and_messages(fleet: Fleet, client: httpx.Client) -> None:
     tell(fleet, "gate", 1, 1)
     wait_until(lambda: fleet.box("gate").report is not None)

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import zmq
 
 from pipeline.fleet.collector import Collector
 from pipeline.fleet.config import CollectorConfig
-from pipeline.fleet.database import Query
+from pipeline.fleet.database import Head, Query
 from pipeline.fleet.roster import Box
 from pipeline.telling.config import FleetConfig
 from pipeline.telling.teller import Teller
@@ -72,7 +73,8 @@ class Fleet:
         """`ID:REVISION` of what is kept of a box, in order."""
         assert self.collector is not None
         page = self.collector.database.page(Query(box=box, after=0, limit=1000))
-        return [f"{one['event']['id']}:{one['event']['revision']}" for one in page]
+        heads = [msgspec.json.decode(one.event, type=Head) for one in page]
+        return [f"{head.id}:{head.revision}" for head in heads]
 
     def box(self, name: str) -> Box:
         """What the collector knows of a box."""
