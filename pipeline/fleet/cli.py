@@ -6,7 +6,7 @@ import signal
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +17,8 @@ from pipeline.fleet.web import make_app
 from pipeline.logs import Logs
 from pipeline.serve.answering import HttpServer
 from pipeline.serve.hidden import secrets_of
+
+INTERRUPTED: Final = 130
 
 
 def collect(
@@ -46,18 +48,21 @@ def collect(
             web.start()
             ending.callback(web.close)
             logging.getLogger(__name__).info("status at %s", web.address)
-        _stop_on_signals(collector)
+        came = _stop_on_signals(collector)
         collector.run()
-    return 0
+    return INTERRUPTED if came == [signal.SIGINT] else 0
 
 
-def _stop_on_signals(collector: Collector) -> None:
-    """Have SIGTERM and Ctrl-C end it in good order; a second one at once."""
+def _stop_on_signals(collector: Collector) -> list[int]:
+    """Have SIGTERM and Ctrl-C end it in good order, a second one at once; which one came."""
     before: dict[int, Any] = {}
+    came: list[int] = []
 
-    def stop(_: int, __: FrameType | None) -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def stop(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
         collector.stop()
 
     before.update({n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)})
+    return came
