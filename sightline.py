@@ -10,12 +10,13 @@ from cyclopts.exceptions import CycloptsError
 COMMANDS = {
     "run": ("pipeline.cli:run", "Detect and track in files, images and cameras."),
     "serve": ("pipeline.serve.cli:serve", "Watch many cameras for months."),
+    "collect": ("pipeline.fleet.cli:collect", "Take events and health from a fleet of boxes."),
     "demo": ("pipeline.demo.cli:demo", "Let the default model look at a clip, or a drawn street."),
     "bench": ("pipeline.bench.cli:bench", "Measure how fast this machine is, and what limits it."),
     "check": ("pipeline.cli:check", "Validate settings and print the graph they make."),
     "init": ("pipeline.cli:init", "Look at a camera and print its settings."),
     "worker": ("pipeline.cli:worker", "Find boxes for clients on other hosts."),
-    "keys": ("pipeline.cli:keys", "Make a pair of keys for a worker or a client."),
+    "keys": ("pipeline.cli:keys", "Make a pair of keys for a host."),
     "bundle": (
         "pipeline.box.bundling.cli:bundle",
         "Make a folder that installs a box without a network.",

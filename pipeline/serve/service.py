@@ -43,6 +43,7 @@ from pipeline.runner import Supervisor
 from pipeline.serve import metrics
 from pipeline.serve.checked import check_rules, check_settings, read_config, with_weights
 from pipeline.serve.config import CameraEntry, ServeConfig, source_of
+from pipeline.serve.health import report_of
 from pipeline.serve.incidents import Incidents
 from pipeline.serve.notify import Notifier
 from pipeline.serve.rates import Rate, Rates
@@ -116,6 +117,7 @@ class Service:
             tell=self._teller.tell, snapshots=self._teller.snapshots, writer=writer
         )
         self._incidents = Incidents(self._teller.tell)
+        self._teller.report_with(lambda: report_of(self.status()))
 
     @property
     def address(self) -> str:

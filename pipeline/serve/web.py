@@ -16,33 +16,23 @@ how it works.
 """
 
 import json
-import logging
-import socket
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Protocol, get_args
 
-import uvicorn
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from model.errors import ModelError
-from pipeline.errors import PipelineError
 from pipeline.events import EventKind
-from pipeline.serve.access import HttpConfig, refusal
+from pipeline.serve.access import HttpConfig
+from pipeline.serve.answering import EXPOSITION, HttpServer, asked, guarded, state
 from pipeline.telling.store import Query
-
-logger = logging.getLogger(__name__)
 
 _MOST_BYTES: Final = 64 << 10
 _MOST_EVENTS: Final = 1000
-_STOP_S: Final = 5.0
-_EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Service(Protocol):
@@ -79,7 +69,7 @@ class Service(Protocol):
         ...
 
 
-class WebServer:
+class WebServer(HttpServer):
     """Serves in a thread of its own, from its start until it is closed."""
 
     def __init__(self, service: Service, config: HttpConfig) -> None:
@@ -88,33 +78,7 @@ class WebServer:
         Raises:
             PipelineError: the address cannot be had.
         """
-        self._socket = _listening(config)
-        self.address = "http://{}:{}".format(*_shown(self._socket))
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(service, config),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                timeout_graceful_shutdown=round(_STOP_S),
-                limit_concurrency=64,
-            )
-        )
-        self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name="web", daemon=True
-        )
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Answer what has been asked, then leave."""
-        self._server.should_exit = True
-        if self._thread.is_alive():
-            self._thread.join(2 * _STOP_S)
-        self._socket.close()
+        super().__init__(make_app(service, config), config)
 
 
 def make_app(service: Service, config: HttpConfig) -> ASGIApp:
@@ -131,30 +95,7 @@ def make_app(service: Service, config: HttpConfig) -> ASGIApp:
         Route("/api/reload", answers.reload, methods=["POST"]),
         Route("/api/model", answers.swap_model, methods=["POST"]),
     ]
-    handlers: Mapping[Any, Any] = {HTTPException: _refused, Exception: _failed}
-    return _Guard(Starlette(routes=routes, exception_handlers=handlers), config)
-
-
-class _Guard:
-    """Turns away whoever may not ask, before anything of the request is looked at."""
-
-    def __init__(self, app: ASGIApp, config: HttpConfig) -> None:
-        self._app = app
-        self._config = config
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        headers = {
-            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
-        }
-        refused = refusal(scope["method"], headers, self._config)
-        if refused is None:
-            await self._app(scope, receive, send)
-            return
-        extra = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else None
-        answer = JSONResponse({"error": refused.reason}, refused.status, headers=extra)
-        await answer(scope, receive, send)
+    return guarded(routes, config)
 
 
 class _Answers:
@@ -164,48 +105,40 @@ class _Answers:
         self._service = service
 
     async def health(self, _: Request) -> Response:
-        return _state("faults", await run_in_threadpool(self._service.faults))
+        return state("faults", await run_in_threadpool(self._service.faults))
 
     async def readiness(self, _: Request) -> Response:
-        return _state("missing", await run_in_threadpool(self._service.missing))
+        return state("missing", await run_in_threadpool(self._service.missing))
 
     async def metrics(self, _: Request) -> Response:
-        return Response(await run_in_threadpool(self._service.metrics), media_type=_EXPOSITION)
+        return Response(await run_in_threadpool(self._service.metrics), media_type=EXPOSITION)
 
     async def status(self, _: Request) -> Response:
         return JSONResponse(await run_in_threadpool(self._service.status))
 
     async def events(self, request: Request) -> Response:
-        found = await _asked(self._service.events, _event_query(request.query_params))
+        found = await asked(self._service.events, _event_query(request.query_params))
         return JSONResponse({"events": found})
 
     async def put_camera(self, request: Request) -> Response:
         name = request.path_params["name"]
-        await _asked(self._service.put_camera, name, await _body(request))
+        await asked(self._service.put_camera, name, await _body(request))
         return JSONResponse({"camera": name})
 
     async def remove_camera(self, request: Request) -> Response:
         name = request.path_params["name"]
-        await _asked(self._service.remove_camera, name)
+        await asked(self._service.remove_camera, name)
         return JSONResponse({"camera": name})
 
     async def reload(self, _: Request) -> Response:
-        return JSONResponse(await _asked(self._service.reload))
+        return JSONResponse(await asked(self._service.reload))
 
     async def swap_model(self, request: Request) -> Response:
         body = await _body(request)
         weights = body.get("weights")
         if not isinstance(weights, str) or len(body) != 1:
             raise HTTPException(400, 'expected {"weights": PATH}')
-        return JSONResponse(await _asked(self._service.swap_model, weights))
-
-
-async def _asked(method: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the service; what is wrong with the request is the asker's to mend."""
-    try:
-        return await run_in_threadpool(method, *arguments)
-    except (ModelError, PipelineError) as error:
-        raise HTTPException(400, str(error)) from None
+        return JSONResponse(await asked(self._service.swap_model, weights))
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -239,30 +172,3 @@ def _event_query(given: Mapping[str, str]) -> Query:
     if kind is not None and kind not in get_args(EventKind):
         raise HTTPException(400, f"kind: expected {', '.join(get_args(EventKind))}")
     return Query(camera=given.get("camera"), kind=kind, until_s=before, limit=limit)  # type: ignore[arg-type]
-
-
-def _state(what: str, reasons: list[str]) -> Response:
-    return JSONResponse({"ok": not reasons, what: reasons}, 503 if reasons else 200)
-
-
-async def _refused(_: Request, refused: HTTPException) -> Response:
-    return JSONResponse({"error": refused.detail}, refused.status_code)
-
-
-async def _failed(request: Request, failure: Exception) -> Response:
-    logger.error("%s failed", request.url.path, exc_info=failure)
-    return JSONResponse({"error": "the service failed; its log says how"}, 500)
-
-
-def _listening(config: HttpConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        return socket.create_server((config.host, config.port), family=family)
-    except OSError as failure:
-        reason = (failure.strerror or str(failure)).lower()
-        raise PipelineError(f"http.listen: {config.listen}: {reason}") from None
-
-
-def _shown(listening: socket.socket) -> tuple[str, int]:
-    host, port = listening.getsockname()[:2]
-    return (f"[{host}]" if ":" in host else host), port

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from model.config import Settings
-from pipeline.config import Seconds, TcpAddress
+from pipeline.config import Seconds, Silence, TcpAddress
 from pipeline.events import Event, EventKind
 from pipeline.secret import Secret
 
@@ -167,6 +167,21 @@ class PublishConfig(Wanted):
         return self
 
 
+class FleetConfig(Wanted):
+    """The collector of a fleet, see `sightline collect`."""
+
+    address: TcpAddress
+    """Where it listens."""
+    key: Path
+    """Our own secret key, a `.key` file of `sightline keys`; its public one names us there."""
+    collector_key: Path
+    """The collector's public key, its `.pub` file."""
+    health_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
+    """How often the box says how it does."""
+    silence_s: Silence = 15.0
+    """A collector that does not answer by then is connected to anew."""
+
+
 class TellingConfig(Settings):
     """Where events go."""
 
@@ -177,6 +192,7 @@ class TellingConfig(Settings):
     webhooks: tuple[WebhookConfig, ...] = ()
     jsonl: JsonlConfig | None = None
     publish: PublishConfig | None = None
+    fleet: FleetConfig | None = None
     max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Messages held in memory while the database cannot be written; of more the oldest are lost."""
 

@@ -3,7 +3,7 @@
 
     tell -> memory -> journal -> database: events, outbox
                          |            |
-                      publisher       `-- a thread per receiver -> webhook, mqtt, jsonl
+                      publisher       `-- a thread per receiver -> webhook, mqtt, jsonl, fleet
 
 What always holds. `tell` returns at once, whatever is broken. An event that is kept is told to each
 receiver of the settings at least once, in the order of telling, through outages of the receiver and
@@ -12,7 +12,7 @@ away or slow keeps no other waiting.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from sqlite3 import Error as DatabaseError
@@ -23,6 +23,7 @@ from pipeline.telling import outbox
 from pipeline.telling.config import TellingConfig, Wanted
 from pipeline.telling.database import Reader
 from pipeline.telling.delivery import Delivery
+from pipeline.telling.fleet import FleetReceiver
 from pipeline.telling.journal import Journal
 from pipeline.telling.jsonl import JsonlReceiver
 from pipeline.telling.letters import Receiver
@@ -31,6 +32,7 @@ from pipeline.telling.publisher import Publisher
 from pipeline.telling.snapshots import Snapshots
 from pipeline.telling.store import History
 from pipeline.telling.webhook import WebhookReceiver
+from pipeline.transport.fleetwire import Report
 
 _CLOSING_S: Final = 5.0
 
@@ -125,6 +127,16 @@ class Teller:
             if isinstance(receiver, MqttReceiver):
                 receiver.set_cameras(tuple(cameras))
         self._journal.wake()
+
+    def report_with(self, report: Callable[[], Report]) -> None:
+        """Say how this machine does to the collector of its fleet, if it has one.
+
+        Args:
+            report: Called now and then, by a thread of the teller.
+        """
+        for receiver, _ in self._receivers:
+            if isinstance(receiver, FleetReceiver):
+                receiver.report = report
 
     def close(self, within_s: float = _CLOSING_S) -> None:
         """Keep what was told, deliver what can be in the time, and end.
@@ -227,4 +239,6 @@ def _receivers(config: TellingConfig, cameras: tuple[str, ...]) -> list[tuple[Re
         receivers.append((MqttReceiver(config.mqtt, cameras), config.mqtt))
     if config.jsonl is not None:
         receivers.append((JsonlReceiver(config.jsonl), config.jsonl))
+    if config.fleet is not None:
+        receivers.append((FleetReceiver(config.fleet), config.fleet))
     return receivers

@@ -29,7 +29,8 @@ _ZAP_PARTS = 7
 
 _PUBLIC_TEXT = """\
 # Sightline: the public key of {name}. It is no secret: copy this file to whoever is to know {name},
-# for a worker into its --allow folder, for a client as remote.server_key.
+# for a worker into its --allow folder, for a client as remote.server_key, for a collector into its
+# folder of boxes, for a box as events.fleet.collector_key.
 public: {public}
 """
 _SECRET_TEXT = """\
