@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from model.card import CARD_KEY, Card, read_card, read_header
+from model.engines.openvino_core import get_core
 from model.errors import WeightsError
 from model.files import write_whole
 
@@ -70,7 +71,7 @@ def read_graph(path: Path, input_shape: tuple[int, int, int, int]) -> openvino.M
         raise WeightsError(f"{path}: the artefact is damaged; export it again")
     _check_text(path, text, len(numbers))
     try:
-        graph = openvino.Core().read_model(text, numbers)
+        graph = get_core().read_model(text, numbers)
         graph.reshape(list(input_shape))
     except (RuntimeError, ValueError, TypeError):
         raise _foreign(path, "OpenVINO cannot read its graph") from None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 from model.errors import FetchError
+from model.files import put_in_place
 
 CHUNK_BYTES: Final = 2**18
 RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -64,7 +65,7 @@ def download(
         with partial.open("ab") as file:
             _lock(file, partial)
             _Download(url, partial, file, size_bytes, limits or Limits(), on_progress).run()
-        partial.replace(target)
+        put_in_place(partial, target)
         _version_path(partial).unlink(missing_ok=True)
     except OSError as failure:
         raise FetchError(f"{partial}: cannot be written: {failure.strerror or failure}") from None

@@ -18,6 +18,7 @@ from rich.console import Console
 from model.config import load_settings
 from model.engines import build_engine
 from model.errors import ConfigError
+from model.files import write_new
 from pipeline.config import (
     GateConfig,
     PipelineConfig,
@@ -204,8 +205,7 @@ def init(
         print(lines, end="")
         return 0
     try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(lines)
+        write_new(output, lines.encode())
     except FileExistsError:
         raise OutputRefused(f"{output}: exists; name another file, or remove it") from None
     except OSError as error:

@@ -46,3 +46,13 @@ class ServiceFailed(PipelineError):  # noqa: N818 - the name says what happened
 
 class OutputRefused(PipelineError):  # noqa: N818 - a state of the call, not a failure on the way
     """Outputs cannot be made where the call wants them; choose another place."""
+
+
+class BundleRefused(PipelineError):  # noqa: N818 - a state of the call, not a failure on the way
+    """A bundle is not what it should be: bring another, or a whole copy of it."""
+
+
+class UpdateFailed(PipelineError):  # noqa: N818 - the name says what happened
+    """An update did not come to its end; the version before runs on."""
+
+    exit_code = 1

@@ -10,6 +10,7 @@ from typing import Any
 from model.card import Card, read_card
 from model.engines import build_engine
 from model.engines.build import check_runs
+from model.files import replacing
 from model.shipped import has_default, with_min_score, with_weights
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import find_sources
@@ -158,10 +159,9 @@ class Job:
 
     def _write_summary(self) -> None:
         path = self.outputs.summary
-        partial = path.with_name(path.name + ".partial")
         try:
-            partial.write_text(json.dumps(self.summary(), indent=2) + "\n")
-            partial.replace(path)
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(self.summary(), indent=2) + "\n")
         except OSError as error:
             self.fault = f"{path}: cannot be written ({(error.strerror or str(error)).lower()})"
 

@@ -365,7 +365,8 @@ class Supervisor:
         state.failed = state.failed or not self._failures.note("branch", state.source.name)
         state.again_s = time.monotonic() + (pause_s if state.failed else 0)
         after = f"in {pause_s:g} s" if state.failed else "now"
-        logger.warning("%s; it is begun anew %s", state.fault, after)
+        of_camera = {"camera": state.source.name}
+        logger.warning("%s; it is begun anew %s", state.fault, after, extra=of_camera)
 
     def _forget(self, state: StreamState) -> None:
         """Have the trunk take what it sends to this stream as acknowledged from here on."""
@@ -386,7 +387,8 @@ class Supervisor:
         fatal = death.group == "sinks" or (death.group == "track" and not state.source.live)
         again = fatal or self._failures.note(death.group, state.source.name)
         if again and not (state.closing or fatal):
-            logger.warning("%s: %s: %s; replaced", death.stream, death.group, death.reason)
+            told = (death.stream, death.group, death.reason)
+            logger.warning("%s: %s: %s; replaced", *told, extra={"camera": state.source.name})
             self._replacing.update(lost)
             self._note_replaced(death)
             state.working.update(self._start(death.group, state.branch, state.checkpoint))

@@ -5,7 +5,6 @@ Everything random follows from seed, epoch and step, so that the place in traini
 generators. What is not a tensor is JSON in the file's metadata.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
@@ -68,15 +67,8 @@ def save_checkpoint(path: Path, state: TrainState, origin: Origin) -> None:
     )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(state)}
     content = save(tensors, {KEY: saved.model_dump_json()})
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_checkpoint(path: Path) -> Saved:
@@ -107,12 +99,6 @@ def restore(path: Path, saved: Saved, state: TrainState) -> None:
     state.average.updates = saved.updates
     state.sums = saved.sums
     state.rows = list(saved.rows)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left behind."""
-    for path in folder.glob(".*.partial"):
-        path.unlink(missing_ok=True)
 
 
 def _tensors(state: TrainState) -> Iterator[tuple[str, Tensor]]:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from model.average_precision import require_evaluator
 from model.card import Card, read_card
 from model.errors import ConfigError
+from model.files import remove_leftovers
 from model.head import LEVELS, Branch
 from model.processor import cpu_features
 from model.reparam import fuse
@@ -27,13 +28,7 @@ from training.accuracy import Evaluate, accuracy
 from training.album import show_batch, show_history
 from training.batches import TrainingBatch
 from training.board import Board
-from training.checkpoints import (
-    NAME,
-    Origin,
-    read_checkpoint,
-    remove_leftovers,
-    restore,
-)
+from training.checkpoints import NAME, Origin, read_checkpoint, restore
 from training.criterion import Criterion
 from training.datasets import Dataset, read_dataset
 from training.ema import Average

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from model.errors import DataError, MissingExtra
+from model.files import replacing
 from training.contact_sheet import comparison_sheet
 from training.evaluation import Found
 from training.evaluation_report import EvaluationReport
@@ -121,7 +122,8 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     """Write a picture in RGB."""
     _, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     try:
-        path.write_bytes(png.tobytes())
+        with replacing(path) as temporary:
+            temporary.write_bytes(png.tobytes())
     except OSError as failure:
         raise _unwritable(path, failure) from None
 
@@ -147,7 +149,8 @@ def _subplots(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]
 
 def _save(figure: Figure, path: Path) -> None:
     try:
-        figure.savefig(path, dpi=_DPI)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=_DPI, format=path.suffix[1:])
     except OSError as failure:
         raise _unwritable(path, failure) from None
 

@@ -22,6 +22,7 @@ from model.card import Card, read_card
 from model.config import Precision
 from model.engines.cache import artefact_path, read_artefact, write_artefact
 from model.engines.contract import Done, check_images, check_request, writeable_view
+from model.engines.openvino_core import get_core
 from model.errors import EngineError
 from model.weights import weights_digest
 
@@ -73,7 +74,7 @@ class Plan:
 
 def choose_precision(precision: Precision) -> Precision:
     """Return what `auto` stands for on this processor, and refuse what it cannot do."""
-    capable = "BF16" in openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    capable = "BF16" in get_core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and not capable:
         raise EngineError(
             "model.precision: this processor does not compute in bf16; choose auto, f32 or accuracy"
@@ -160,7 +161,7 @@ class OpenVinoEngine:
 
 def _compiled(weights: Path, card: Card, plan: Plan) -> openvino.CompiledModel:
     """Take the compiled model from the cache, or build it and keep it."""
-    core = openvino.Core()
+    core = get_core()
     path = artefact_path(
         {
             "plan": asdict(plan),

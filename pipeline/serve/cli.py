@@ -2,6 +2,7 @@
 """The subcommand `serve`."""
 
 import logging
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -12,6 +13,7 @@ from cyclopts import Parameter
 from pipeline.logs import Logs
 from pipeline.serve.checked import read_config
 from pipeline.serve.hidden import secrets_of
+from pipeline.serve.notify import Notifier
 from pipeline.serve.service import Service
 
 INTERRUPTED: Final = 130
@@ -30,13 +32,14 @@ def serve(
     Args:
         config: Settings as YAML; configs/serve has some, docs/guides/serve.md says more.
         assign: Any setting as name=value, for example cameras.yard.max_fps=10.
-        log_level: What is logged, as JSON lines on stderr.
+        log_level: What is logged, as JSON lines on stderr, or in systemd's journal with fields.
     """
     signals = _Signals()
+    manager = Notifier.take_from(os.environ)
     settings = read_config(config, assign)
     Logs(secrets=tuple(secrets_of(settings))).begin(log_level.upper())
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    service = Service(config, assign)
+    service = Service(config, assign, manager)
     signals.lead_to(service)
     service.run()
     return INTERRUPTED if signals.last == signal.SIGINT else 0

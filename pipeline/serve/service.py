@@ -45,9 +45,10 @@ from pipeline.serve.checked import check_rules, check_settings, read_config, wit
 from pipeline.serve.config import CameraEntry, ServeConfig, source_of
 from pipeline.serve.health import report_of
 from pipeline.serve.incidents import Incidents
+from pipeline.serve.notify import Notifier
 from pipeline.serve.rates import Rate, Rates
 from pipeline.serve.reload import apply, compare
-from pipeline.serve.status import describe
+from pipeline.serve.status import describe, summarize
 from pipeline.serve.watching import CameraWatch, Keeping, MemoryFile, Writer
 from pipeline.serve.web import WebServer
 from pipeline.streams import StreamState
@@ -71,14 +72,22 @@ _NO_RULES: Final = RulesConfig()
 class Service:
     """Many cameras for months."""
 
-    def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: Path, overrides: Sequence[str] = (), manager: Notifier | None = None
+    ) -> None:
         """Check everything and open what is kept; nothing is read from a camera yet.
+
+        Args:
+            path: Settings.
+            overrides: Settings as `a.b=value`.
+            manager: Who is told how the service is, if anybody watches over it.
 
         Raises:
             ModelError: settings or weights are not as they must be.
             PipelineError: a camera, an address to listen on or a file is not.
         """
         self._path, self._overrides = path, overrides
+        self._manager = manager or Notifier()
         checked = check_settings(read_config(path, overrides))
         self._config = config = checked.config
         self._first_weights = config.model.weights
@@ -129,11 +138,13 @@ class Service:
         finally:
             self._close()
         if self._supervisor.fault:
+            self._manager.status(self._supervisor.fault)
             raise ServiceFailed(self._supervisor.fault)
 
     def stop(self) -> None:
         """End in good order; twice, at once. May be called from a signal handler."""
         self._ending = True
+        self._manager.stopping()
         self._supervisor.stop()
 
     def reload_soon(self) -> None:
@@ -191,7 +202,7 @@ class Service:
     def reload(self) -> Mapping[str, Any]:
         """Read the settings file again and do what changed."""
         with self._turn(_TURN_S):
-            return self._change(read_config(self._path, self._overrides))
+            return self._read_again()
 
     def swap_model(self, weights: str) -> Mapping[str, Any]:
         """Have other weights take over between two frames; raises if the old ones go on."""
@@ -209,6 +220,10 @@ class Service:
             yield
         finally:
             self._changing.release()
+
+    def _read_again(self) -> Mapping[str, Any]:
+        with self._manager.reloading():
+            return self._change(read_config(self._path, self._overrides))
 
     def _in_force(self) -> ServeConfig:
         """The settings with the model that runs, also where it took longer than was waited for."""
@@ -278,10 +293,12 @@ class Service:
 
     def _on_tick(self) -> None:
         self._beat_s = time.monotonic()
+        self._manager.serving()
         self._follow_reloads()
         if not self._rates.sample(self._supervisor.counted):
             return
         streams = dict(self._supervisor.streams)
+        self._manager.status(summarize(streams.values(), self._rates.latest.values()))
         for name in self._watched - streams.keys():
             self._incidents.forget(name, time.time())
         self._watched = frozenset(streams)
@@ -312,7 +329,7 @@ class Service:
     def _reload_and_say(self) -> None:
         try:
             with self._turn(2 * _SWAP_S):
-                changed = self._change(read_config(self._path, self._overrides))
+                changed = self._read_again()
         except (ModelError, PipelineError) as error:
             logger.error("not reloaded: %s", error)
         else:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything known about a running service, for people and pages."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -31,6 +31,13 @@ def describe(
         },
         "events": msgspec.to_builtins(statistics),
     }
+
+
+def summarize(streams: Collection[StreamState], rates: Iterable[Rate]) -> str:
+    """Return it as a line."""
+    num_live = sum(not state.failed and state.camera.state == "live" for state in streams)
+    tracked = sum(rate.tracked for rate in rates)
+    return f"{num_live} of {len(streams)} cameras live, {tracked:.0f} frames/s"
 
 
 def _camera(state: StreamState, counted: Counted, rate: Rate) -> dict[str, Any]:

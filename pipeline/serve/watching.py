@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from model.files import replacing
+from model.files import make_folder, remove_leftovers, replacing
 from pipeline.events import Event
 from pipeline.messages import Tracked
 from pipeline.rules.config import RulesConfig
@@ -189,7 +189,7 @@ class MemoryFile:
         """Write it whole or not at all; a disk that is full costs a warning."""
         memory = self._latest
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             with replacing(self._path) as temporary:
                 temporary.write_bytes(msgspec.json.encode(memory))
             self._written = memory
@@ -198,6 +198,7 @@ class MemoryFile:
 
     def _from_disk(self) -> RulesMemory | None:
         try:
+            remove_leftovers(self._path.parent, self._path.name)
             return msgspec.json.decode(self._path.read_bytes(), type=RulesMemory)
         except FileNotFoundError:
             return None

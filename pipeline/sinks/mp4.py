@@ -2,7 +2,8 @@
 """Annotated pictures as an H.264 MP4, with the source's sound.
 
 The file is fragmented while it is written, so what a killed process leaves plays up to its last
-whole fragment (2 s); finishing turns it into an ordinary, seekable MP4. Pictures keep their
+whole fragment (1 s); each is sent to the disk at once, so that a power cut takes hardly more.
+Finishing turns it into an ordinary, seekable MP4 (docs/decisions/0019). Pictures keep their
 distances in time, also where the frame rate varies; the first one is at 0.
 """
 
@@ -29,9 +30,11 @@ _TAGS: Final[dict[Matrix, int]] = {"bt601": 6, "bt709": 1}
 """As H.264 counts matrices, primaries and transfers alike; 6 is smpte170m."""
 _TICKS: Final = 90_000
 """Ticks a second: every usual frame rate falls on whole ones."""
-_FRAGMENT_S: Final = 2
+_FRAGMENT_S: Final = 1
+_KEYFRAME_S: Final = 2
 _MUXER: Final = {
     "movflags": "hybrid_fragmented+delay_moov+default_base_moof",
+    "frag_duration": str(_FRAGMENT_S * 1_000_000),  # us
     "flush_packets": "1",
     "strict": "experimental",  # sound that is rare in MP4, as MP3 at 8 kHz
     "max_interleave_delta": "1000000",  # us; sound that ends early holds back no pictures
@@ -130,7 +133,7 @@ class Mp4Writer:
         context.height, context.width = self._canvas.hw
         context.pix_fmt = "nv12"  # how x264 keeps pictures, so it only copies
         context.time_base = Fraction(1, _TICKS)
-        context.gop_size = min(max(1, round(_FRAGMENT_S * frame_rate)), 250)
+        context.gop_size = min(max(1, round(_KEYFRAME_S * frame_rate)), 250)
         context.thread_count = threads
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = _TAGS[matrix]
@@ -150,6 +153,7 @@ class Mp4Writer:
         for packet in self._video.encode(frame):
             packet.duration = self._frame_ticks
             self._container.mux(packet)
+            self._file.sync_soon()  # writes come a whole fragment at a time
 
     def _copy_audio(self, *, until_tick: int) -> None:
         if self._audio is not None and self._origin_ns is not None:

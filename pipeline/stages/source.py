@@ -228,7 +228,8 @@ class ReadCamera:
         _report(ports, facts)
         if self._connected:
             self._counters.add("reconnects")
-            logger.info("%s: connected again", self._source.name)
+            name = self._source.name
+            logger.info("%s: connected again", name, extra={"camera": name})
             self._said = ""
         self._connected = True
 
@@ -274,7 +275,9 @@ class ReadCamera:
         if self._trouble == self._said and now_s < self._silent_until_s:
             return
         self._said, self._silent_until_s = self._trouble, now_s + _SAY_AGAIN_S
-        logger.warning("%s: %s; trying again in %.2f s", self._source.name, self._trouble, pause_s)
+        name = self._source.name
+        told = (name, self._trouble, pause_s)
+        logger.warning("%s: %s; trying again in %.2f s", *told, extra={"camera": name})
 
 
 def _announce(ports: Ports, name: str, reader: Reader) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file that keeps events and what is still to be told: SQLite, one writer, many readers.
 
-What is committed survives kill -9. It is written to the disk itself at each checkpoint, every
-`CHECKPOINT_S`: a power cut may take what came after the last one, and damages nothing (WAL with
-`synchronous=NORMAL`).
+What `transaction` has committed is on the disk itself: neither kill -9 nor a power cut takes it
+(WAL with `synchronous=FULL`). What `loose_transaction` has committed a power cut may take back; it
+reaches the disk with the next of the former, or at the checkpoint every `CHECKPOINT_S`.
 """
 
 import fcntl
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from model.errors import ConfigError
+from model.files import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         ConfigError: it is no database of ours, a later one, or cannot lie there.
         OSError, sqlite3.Error: it cannot be opened now; trying again may help.
     """
-    make_folder(path)
+    make_room(path)
     connection = sqlite3.connect(
         path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
     )
@@ -73,7 +74,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def make_folder(path: Path) -> None:
+def make_room(path: Path) -> None:
     """Make the folder a database is to lie in.
 
     Raises:
@@ -81,7 +82,7 @@ def make_folder(path: Path) -> None:
         OSError: it cannot be made now.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     except (PermissionError, NotADirectoryError, FileExistsError) as failure:
         reason = (failure.strerror or "it is no folder").lower()
         raise ConfigError(
@@ -125,6 +126,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def loose_transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it, or nothing; without waiting for the disk."""
+    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        with transaction(connection):
+            yield
+    finally:
+        connection.execute("PRAGMA synchronous = FULL")
+
+
 def identity(path: Path) -> tuple[int, int] | None:
     """Which file lies there."""
     try:
@@ -136,7 +148,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 def salvage(old: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     """Write a database whose file was removed, and which is open still, to where it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     for ending in _BESIDE:
         path.with_name(path.name + ending).unlink(missing_ok=True)
     copy = sqlite3.connect(path, isolation_level=None)
@@ -207,8 +219,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version == 0:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before there is a table, or never
+    connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
     for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
         with transaction(connection):

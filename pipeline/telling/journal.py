@@ -6,7 +6,9 @@ What always holds. If the code is at odds with it, the code is wrong.
 1.  Putting an event never waits. At most `max_waiting` wait in memory; of more the oldest is lost
     and counted.
 2.  What came in meanwhile is one transaction: the event, its rows for receivers, and the rows that
-    receivers have confirmed. A message that is kept already is not kept or told again.
+    receivers have confirmed. A message that is kept already is not kept or told again. Kept means
+    on the disk: nobody is told before, nor does `flush` return. Confirmations alone do not wait for
+    the disk; one that a power cut takes back is told once more, and said to be.
 3.  If the database cannot be written, that is said once; the events wait and it is tried until it
     can. Receivers are told from memory until then, so that an event about a full disk gets out.
 4.  If the file was removed or replaced, it is written anew from what is open still, with all it
@@ -35,7 +37,8 @@ from pipeline.telling.database import (
     CHECKPOINT_S,
     checkpoint,
     identity,
-    make_folder,
+    loose_transaction,
+    make_room,
     open_database,
     reserve,
     salvage,
@@ -314,7 +317,7 @@ class Journal:
 
     def _open(self) -> None:
         if self._reserved is None:
-            make_folder(self._database.path)
+            make_room(self._database.path)
             self._reserved = reserve(self._database.path)
         connection = open_database(self._database.path)
         try:
@@ -343,7 +346,8 @@ class Journal:
             num_done, num_parked = len(self._done), len(self._parked)
         now_s = time.time()
         num_kept, seq = 0, self._last_seq
-        with transaction(connection):
+        begin = transaction if group else loose_transaction
+        with begin(connection):
             for one, receivers in group:
                 if keep(connection, one.event, one.body):
                     num_kept, seq = num_kept + 1, seq + 1

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Appends messages to a file, one a line.
 
-A line is handed to the system at once, which survives kill -9, and to the disk itself once a
-second. What a power cut has torn off at the end is removed at the start.
+A line counts as told once it is on the disk itself. What a power cut has torn at the end is removed
+at the start; it had not been confirmed and is told again.
 """
 
 import os
-import time
 from collections.abc import Sequence
 from typing import Final
 
+from model.files import make_folder, sync
 from pipeline.telling.config import JsonlConfig
 from pipeline.telling.database import identity
 from pipeline.telling.letters import Letter, Unreachable
 
-_SYNC_S: Final = 1.0
 _CHUNK_BYTES: Final = 65_536
+_TAIL_BYTES: Final = 4 << 20
+"""More than is ever written between two times that all is on the disk."""
 
 
 class JsonlReceiver:
@@ -31,8 +32,6 @@ class JsonlReceiver:
         self._descriptor: int | None = None
         self._num_bytes = 0
         self._identity: tuple[int, int] | None = None
-        self._sync_at_s: float | None = None
-        """When what was written is to reach the disk; None if it has."""
 
     @property
     def connected(self) -> bool:
@@ -40,17 +39,15 @@ class JsonlReceiver:
         return self._descriptor is not None
 
     def ready(self) -> None:
-        """Open the file, and write to the disk what is due."""
+        """Open the file."""
         try:
             if self._descriptor is None or identity(self._path) != self._identity:
                 self._open()
-            if self._sync_at_s is not None and time.monotonic() >= self._sync_at_s:
-                self._sync()
         except OSError as failure:
             raise self._lost(failure) from None
 
     def send(self, letters: Sequence[Letter]) -> None:
-        """Append letters."""
+        """Append letters, and wait until they are on the disk."""
         lines = b"".join(letter.text + b"\n" for letter in letters)
         try:
             self.ready()
@@ -59,29 +56,21 @@ class JsonlReceiver:
             self._write(lines)
         except OSError as failure:
             raise self._lost(failure) from None
-        if self._sync_at_s is None:
-            self._sync_at_s = time.monotonic() + _SYNC_S
 
     def close(self) -> None:
-        """Have everything reach the disk."""
-        if self._descriptor is None:
-            return
-        try:
-            self._sync()
-        except OSError:
-            pass  # it was written; who closes can do no more
-        finally:
-            self._shut()
+        """Close the file."""
+        self._shut()
 
     def _open(self) -> None:
         self._shut()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         self._descriptor = os.open(
             self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
         self._identity = identity(self._path)
         self._num_bytes = _end_of_last_line(self._descriptor)
         os.ftruncate(self._descriptor, self._num_bytes)
+        sync(self._path.parent)  # its name, and those that a rotation has changed
 
     def _write(self, lines: bytes) -> None:
         assert self._descriptor is not None
@@ -93,9 +82,9 @@ class JsonlReceiver:
             os.ftruncate(self._descriptor, self._num_bytes)
             raise
         self._num_bytes += len(lines)
+        os.fdatasync(self._descriptor)
 
     def _rotate(self) -> None:
-        self._sync()
         self._shut()
         for number in range(self._keep_files, 0, -1):
             newer = self._numbered(number - 1) if number > 1 else self._path
@@ -105,11 +94,6 @@ class JsonlReceiver:
 
     def _numbered(self, number: int) -> str:
         return f"{self._path}.{number}"
-
-    def _sync(self) -> None:
-        assert self._descriptor is not None
-        os.fsync(self._descriptor)
-        self._sync_at_s = None
 
     def _shut(self) -> None:
         if self._descriptor is not None:
@@ -123,8 +107,11 @@ class JsonlReceiver:
 
 
 def _end_of_last_line(descriptor: int) -> int:
-    """Size of the file without what follows its last line end."""
-    end = os.fstat(descriptor).st_size
+    """Size of the file without what follows its last line end, or a hole at its end."""
+    size = os.fstat(descriptor).st_size
+    start = max(0, size - _TAIL_BYTES)
+    hole = os.pread(descriptor, size - start, start).find(b"\0")  # JSON has no such byte
+    end = size if hole < 0 else start + hole
     while end:
         start = max(0, end - _CHUNK_BYTES)
         found = os.pread(descriptor, end - start, start).rfind(b"\n")

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
+from model.files import make_folder, put_in_place
 from pipeline.telling.config import SnapshotsConfig
 
 logger = logging.getLogger(__name__)
@@ -61,9 +62,9 @@ class Snapshots:
         path = self.folder / name
         partial = path.with_name(f"{path.name}.{threading.get_ident()}.partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             partial.write_bytes(jpeg)
-            partial.replace(path)
+            put_in_place(partial, path)
         except OSError as failure:
             with suppress(OSError):
                 partial.unlink()

@@ -6,7 +6,6 @@ one of the other beforehand. A key is 64 hexadecimal digits in a file of its own
 """
 
 import logging
-import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import zmq
 from zmq.utils import z85
 
 from model.errors import ConfigError
+from model.files import write_new
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +61,14 @@ def make_keys(name: str, folder: Path) -> tuple[Path, Path]:
         if path.exists():
             raise ConfigError(f"{path}: exists, and a key is never replaced; choose another name")
     public, secret = (z85.decode(key).hex() for key in zmq.curve_keypair())
+    fields = {"name": name, "public": public}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(secret_path, _SECRET_TEXT.format(name=name, public=public, secret=secret), 0o600)
-        _write(public_path, _PUBLIC_TEXT.format(name=name, public=public), 0o644)
+        write_new(secret_path, _SECRET_TEXT.format(**fields, secret=secret).encode(), 0o600)
+        write_new(public_path, _PUBLIC_TEXT.format(**fields).encode())
     except OSError as error:
         raise ConfigError(
-            f"{error.filename}: cannot write this key ({_reason(error)}); choose another --output"
+            f"{secret_path}: cannot write this key ({_reason(error)}); choose another --output"
         ) from None
     return secret_path, public_path
 
@@ -192,12 +193,6 @@ class Doorkeeper:
 
 def _public_files(path: Path) -> list[Path]:
     return sorted(path.glob(f"*{PUBLIC_SUFFIX}")) if path.is_dir() else [path]
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -39,7 +39,16 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda c: c[:-1], lambda c: c + b"x", lambda _: b"", lambda c: c[1:]]
+    "damage",
+    [
+        lambda c: c[:-1],
+        lambda c: c + b"x",
+        lambda _: b"",
+        lambda c: c[1:],
+        lambda c: bytes(len(c)),
+        lambda c: c[:60] + bytes(len(c) - 60),
+    ],
+    ids=["cut", "longer", "empty", "begun late", "zeros", "zeros at the end"],
 )
 def test_what_is_damaged_is_nothing(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "a.artefact"

@@ -302,6 +302,31 @@ print("torch" in sys.modules)
     assert ran.stdout == "False\n"
 
 
+def test_a_signal_is_handled_after_engines_ended_in_the_order_they_began(
+    weights: Path, engine: Engine
+) -> None:
+    """In the thread that built them, whose stack for signals must still be there."""
+    program = f"""
+import gc, mmap, signal
+from pathlib import Path
+from model.config import ModelConfig
+from model.engines import build_engine
+config = ModelConfig(weights=Path({str(weights)!r}), engine="openvino", precision="accuracy")
+engines = [build_engine(config, image_hw={IMAGE_HW}, num_requests=2) for _ in range(2)]
+while engines:
+    engines.pop(0).close()
+    gc.collect()
+blocks = [mmap.mmap(-1, 4096, prot=mmap.PROT_READ) for _ in range(64)]  # where it was, if it went
+signal.signal(signal.SIGHUP, lambda number, frame: print("handled"))
+signal.raise_signal(signal.SIGHUP)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert engine.num_requests == 2
+    assert (ran.returncode, ran.stdout) == (0, "handled\n")
+
+
 def test_a_plan_fills_in_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
     plan = Plan.make("f32", (1, 64, 64, 3), None, None)

@@ -21,7 +21,6 @@ from tests.pipeline.telling.broker import MOSQUITTO, Broker, Listener
 from tests.pipeline.telling.http_receiver import HttpReceiver
 
 pytestmark = [
-    pytest.mark.service,
     pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto"),
 ]
 

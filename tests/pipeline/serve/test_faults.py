@@ -14,8 +14,6 @@ from tests.pipeline.serve.fault_kit import FAULTS, inject
 from tests.pipeline.serve.world import NAMES, World, world
 from tests.pipeline.telling.broker import MOSQUITTO
 
-pytestmark = pytest.mark.service
-
 RECEIVERS = ("broker gone", "webhook gone", "database gone")
 
 

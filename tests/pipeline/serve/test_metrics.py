@@ -13,8 +13,6 @@ from prometheus_client.samples import Sample
 from tests.pipeline.serve.fault_kit import FAULTS
 from tests.pipeline.serve.world import NAMES, World, world
 
-pytestmark = pytest.mark.service
-
 CAMERA, CAUSE = {"camera"}, {"camera", "cause"}
 PROMISED = {
     "sightline_packets": ("counter", CAMERA),

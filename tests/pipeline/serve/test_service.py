@@ -35,8 +35,6 @@ from tests.pipeline.serve.serving import COMMAND, Place, environment, serving
 from tests.pipeline.service import DOOR, GATE, YARD
 from tests.pipeline.small_camera import SmallCamera
 
-pytestmark = pytest.mark.service
-
 RIGHT = [[0.4, 0.0], [1.0, 0.0], [1.0, 1.0], [0.4, 1.0]]
 UPPER_EDGE = [[0.0, 0.3125], [1.0, 0.3125], [1.0, 0.40625], [0.0, 0.40625]]
 """Over the way of the square, whose upper edge is at 60 of 192 rows: 60 to 78."""

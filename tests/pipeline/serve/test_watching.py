@@ -127,7 +127,15 @@ def test_a_memory_is_known_at_once_and_in_the_file_after_a_restart(tmp_path: Pat
     assert MemoryFile(path).read() == MEMORY
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"parked": 3}', b"\xff\x00"])
+def test_what_a_cut_left_beside_a_memory_is_removed(tmp_path: Path) -> None:
+    path, other = tmp_path / "rules-yard.json", tmp_path / ".rules-gate.json.12345678.partial"
+    (tmp_path / ".rules-yard.json.12345678.partial").write_bytes(bytes(100))
+    other.touch()
+    assert MemoryFile(path).read() is None
+    assert list(tmp_path.iterdir()) == [other]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"parked": 3}', b"\xff\x00", bytes(100)])
 def test_a_damaged_memory_is_begun_anew_and_said(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,11 @@ def make_receiver(path: Path, **fields: object) -> JsonlReceiver:
     return JsonlReceiver(JsonlConfig.model_validate({"path": path, **fields}))
 
 
-@pytest.mark.parametrize("torn", [b'{"version":1,"ret', b"x" * 200_000], ids=["short", "long"])
+@pytest.mark.parametrize(
+    "torn",
+    [b'{"version":1,"ret', b"x" * 200_000, bytes(4096), b'{"ver' + bytes(500) + b'5}}\n{"a":1}\n'],
+    ids=["short", "long", "zeros", "a hole and what came after it"],
+)
 def test_a_torn_last_line_is_removed_at_the_start(path, torn):
     receiver = make_receiver(path)
     receiver.send([letter(1), letter(2)])
@@ -42,6 +47,17 @@ def test_a_torn_last_line_is_removed_at_the_start(path, torn):
     receiver.send([letter(3)])
     receiver.close()
     assert numbers(path) == [1, 2, 3]
+
+
+def test_a_line_is_on_the_disk_before_it_counts_as_told(path, monkeypatch):
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(os.fstat(descriptor)[6]))
+    receiver = make_receiver(path)
+    for number in (1, 2):
+        receiver.send([letter(number)])
+        assert synced[-1] == path.stat().st_size
+    assert len(synced) == 2
+    receiver.close()
 
 
 def test_a_file_that_is_large_is_put_aside_and_the_oldest_are_removed(path):

@@ -5,7 +5,13 @@ from contextlib import closing
 import pytest
 
 from model.errors import ConfigError
-from pipeline.telling.database import MIGRATIONS, open_database, reserve, transaction
+from pipeline.telling.database import (
+    MIGRATIONS,
+    loose_transaction,
+    open_database,
+    reserve,
+    transaction,
+)
 from pipeline.telling.letters import encode_event
 from pipeline.telling.store import History, Page, Query, ends_of_interrupted, forget, keep
 from tests.pipeline.telling.builders import make_event, then
@@ -172,3 +178,21 @@ def test_events_without_an_end_are_ended_as_of_when_last_heard_of(path):
     assert (end.id, end.revision, end.phase) == (start.id, 2, "end")
     assert end.interrupted
     assert (end.ended_s, end.at_s) == (12.0, 12.0)
+
+
+def test_a_commit_waits_for_the_disk_and_a_loose_one_does_not(path):
+    full, normal = 2, 1
+    with closing(open_database(path)) as connection:
+
+        def synchronous() -> int:
+            ((value,),) = connection.execute("PRAGMA synchronous").fetchall()
+            return value
+
+        with transaction(connection):
+            assert synchronous() == full
+        with loose_transaction(connection):
+            assert synchronous() == normal
+        with pytest.raises(ZeroDivisionError), loose_transaction(connection):
+            raise ZeroDivisionError
+        assert synchronous() == full
+        assert connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]

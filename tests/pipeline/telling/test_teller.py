@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from model.errors import ConfigError
+from pipeline.telling import database, journal
 from pipeline.telling.config import TellingConfig
 from pipeline.telling.store import Query
 from pipeline.telling.teller import Teller
@@ -60,6 +61,29 @@ def test_an_event_reaches_the_database_and_every_receiver(tmp_path, server):
     line = msgspec.json.decode((tmp_path / "events.jsonl").read_bytes())
     assert line == server.requests[0].told
     assert msgspec.convert(line["event"], type(event)) == event
+
+
+def test_an_event_waits_for_the_disk_before_it_is_told_and_a_confirmation_does_not(
+    tmp_path, server, monkeypatch
+):
+    commits: list[tuple[str, int]] = []
+
+    def noted(kind):
+        @contextmanager
+        def work(connection):
+            with getattr(database, kind)(connection):
+                yield
+            commits.append((kind, len(server.requests)))
+
+        return work
+
+    with telling(make_config(tmp_path, webhooks=[webhook(server)])) as teller:
+        assert teller.flush(5)
+        for kind in ("transaction", "loose_transaction"):
+            monkeypatch.setattr(journal, kind, noted(kind))
+        teller.tell(make_event(1))
+        wait_until(lambda: len(commits) == 2)
+    assert commits == [("transaction", 0), ("loose_transaction", 1)]
 
 
 def test_a_receiver_is_told_what_it_wants_to_know(tmp_path, server):
