@@ -18,7 +18,7 @@ import msgspec
 
 from model.errors import ConfigError
 from pipeline.fleet.config import FleetDatabaseConfig
-from pipeline.telling.database import Reader, make_folder, reserve, transaction
+from pipeline.telling.database import Reader, make_room, reserve, transaction
 
 _APPLICATION_ID: Final = 0x53_4C_46_4C
 _VERSION: Final = 1
@@ -105,7 +105,7 @@ class FleetDatabase:
         """
         self._config = config
         with _faults_of(config.path):
-            make_folder(config.path)
+            make_room(config.path)
             self._reserved = reserve(config.path)
         try:
             self._connection = _open(config.path)
