@@ -206,7 +206,7 @@ class Collector:
             self._handshakes_told_s = now_s + _TELL_AGAIN_S
             logger.warning(
                 "%s: a handshake failed: whoever it was has another key for us than %s "
-                "(fleet.collector_key there), or is no box; %d so far",
+                "(events.fleet.collector_key), or is no box; %d so far",
                 *(self.address, self._keys.public.hex(), self.num_handshakes_failed),
             )
 

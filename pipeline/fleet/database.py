@@ -18,7 +18,7 @@ import msgspec
 
 from model.errors import ConfigError
 from pipeline.fleet.config import FleetDatabaseConfig
-from pipeline.telling.database import Reader, make_room, reserve, transaction
+from pipeline.telling.database import Reader, identity, make_room, reserve, transaction
 
 _APPLICATION_ID: Final = 0x53_4C_46_4C
 _VERSION: Final = 1
@@ -112,6 +112,7 @@ class FleetDatabase:
         except BaseException:
             os.close(self._reserved)
             raise
+        self._identity = identity(config.path)
 
     def boxes(self) -> dict[str, Kept]:
         """What is known of boxes."""
@@ -129,6 +130,8 @@ class FleetDatabase:
         Raises:
             sqlite3.Error: nothing of it is kept.
         """
+        if identity(self._config.path) != self._identity:
+            raise sqlite3.OperationalError("its file was taken away; restart the collector")
         fresh = dict.fromkeys((message.box for message in messages), 0)
         with transaction(self._connection):
             for message in messages:
@@ -242,8 +245,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version == 0:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before there is a table, or never
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
     if version == 0:
         with transaction(connection):

@@ -47,8 +47,8 @@ class FleetReceiver:
         keys, server = read_keys(config.key), read_public(config.collector_key)
         if keys.public == server:
             raise ConfigError(
-                f"fleet.collector_key: {config.collector_key} is our own key; copy the .pub file "
-                "of the collector's key here"
+                f"events.fleet.collector_key: {config.collector_key} is our own key; copy the "
+                ".pub file of the collector's key here"
             )
         self._dial = Dial(
             address=config.address, keys=keys, server=server, silence_s=config.silence_s
@@ -206,12 +206,16 @@ class FleetReceiver:
             case "handshake":
                 return (
                     f"broke off the handshake, so it has another key than {config.collector_key} "
-                    "(fleet.collector_key) or is no collector; copy the .pub file of its key here"
+                    "(events.fleet.collector_key) or is no collector; copy the .pub file of its "
+                    "key here"
                 )
             case "nobody":
                 return "nobody listens there; start it with: sightline collect SETTINGS.yaml"
             case "silent":
-                return f"no answer within {config.silence_s:g} s (fleet.silence_s)"
+                silent = f"no answer within {config.silence_s:g} s (events.fleet.silence_s)"
+                if self._credits:
+                    return silent
+                return f"{silent}; see that the address is right and that no firewall is between"
         return "the connection broke"
 
     def _hang_up(self) -> None:

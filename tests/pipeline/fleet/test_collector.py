@@ -132,7 +132,9 @@ def test_a_wrong_key_of_the_collector_is_said_by_both_sides(
     make_keys("other", fleet.keys)
     wrong = fleet.keys / "other.pub"
     receiver = FleetReceiver(fleet.fleet_config("gate", collector_key=wrong))
-    with pytest.raises(Unreachable, match=rf"another key than {wrong} \(fleet.collector_key\)"):
+    with pytest.raises(
+        Unreachable, match=rf"another key than {wrong} \(events.fleet.collector_key\)"
+    ):
         receiver.send([letter()])
     receiver.close()
     wait_until(lambda: "a handshake failed" in caplog.text)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a collector keeps, and for how long."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def test_nothing_of_a_commit_that_fails_is_kept(tmp_path: Path) -> None:
         database.keep([make_message(1), bad], [], now_s=10.0)
     assert numbers_in(database) == []
     assert database.keep([make_message(1)], [], now_s=10.0) == {"gate": 1}
+    database.close()
+
+
+def test_nothing_is_kept_in_a_file_that_was_taken_away(tmp_path: Path) -> None:
+    database = FleetDatabase(FleetDatabaseConfig(path=tmp_path / "fleet.db"))
+    (tmp_path / "fleet.db").unlink()
+    with pytest.raises(sqlite3.OperationalError, match=r"was taken away; restart the collector"):
+        database.keep([make_message(1)], [], now_s=10.0)
     database.close()
 
 

@@ -30,7 +30,7 @@ def test_kill_9_of_either_side_loses_nothing_and_doubles_nothing(tmp_path: Path)
     collector = CollectorProcess(write_settings(tmp_path, port), tmp_path / "log")
     box = BoxProcess(tmp_path, "gate", f"tcp://127.0.0.1:{port}", rate=200.0)
     try:
-        wait_until(lambda: num_rows(tmp_path) > 50)
+        wait_until(lambda: num_rows(tmp_path) > 50, 60.0)
         assert collector.end(KILL) == -KILL
         kept = box.num_kept
         wait_until(lambda: box.num_kept > kept + 50)
@@ -38,8 +38,8 @@ def test_kill_9_of_either_side_loses_nothing_and_doubles_nothing(tmp_path: Path)
         box.start()
         collector.start()
         seen = num_rows(tmp_path)
-        wait_until(lambda: num_rows(tmp_path) > seen + 50)
-        box.finish(30.0)
+        wait_until(lambda: num_rows(tmp_path) > seen + 50, 60.0)
+        box.finish(60.0)
         assert collector.end(signal.SIGTERM) == 0
     finally:
         box.kill()

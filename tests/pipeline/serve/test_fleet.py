@@ -13,8 +13,6 @@ from tests.pipeline.fleet.world import Fleet
 from tests.pipeline.scenes import make_scene
 from tests.pipeline.serve.serving import Place, serving
 
-pytestmark = pytest.mark.service
-
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
