@@ -10,7 +10,7 @@ must leave the file tree as it was; then `install.sh` runs, `sightline run` work
 `sightline serve` watches two RTSP cameras as the service's user, and `uninstall.sh` must leave the
 file tree as it was. One JSON object says what that took; the exit code is 1 if anything is wrong.
 
-bookworm, 2 cores shared with others, 2026-11-22: see docs/guides/air-gapped.md.
+Its figures of 2026-11-22 are in docs/guides/air-gapped.md.
 """
 
 import argparse

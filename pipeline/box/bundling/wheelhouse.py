@@ -26,6 +26,8 @@ _GLIBC_MINORS: Final = range(36, 16, -1)
 """glibc 2.36 is that of Debian 12, the oldest with Python 3.11; wheels for older ones fit too."""
 _OPENCV: Final = "opencv-python"
 _HEADLESS: Final = "opencv-python-headless"
+_ARM_TORCH: Final = "torch<2.11"
+"""From 2.11 on, the registry's wheels of torch for ARM ask for gigabytes of CUDA."""
 _CUDA: Final = re.compile(r"(nvidia|cuda)_")
 _PACKAGES: Final = ("model", "pipeline", "training")
 
@@ -103,7 +105,9 @@ def _requirements(project: dict[str, object], target: Target) -> list[str]:
     needed, extras = project["dependencies"], project["optional-dependencies"]
     assert isinstance(needed, list)
     assert isinstance(extras, dict)
-    return [*needed, *(extras["gpu"] if target.gpu else ())]
+    if target.gpu:
+        return [*needed, *extras["gpu"]]
+    return [*needed, _ARM_TORCH] if target.arch == "aarch64" else list(needed)
 
 
 def _download(

@@ -18,7 +18,8 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project, and a folder with wheels as all that pip knows."""
     known = tmp_path / "known"
     make_wheel(known, "pip")
-    make_wheel(known, "torch", tag="cp313-cp313-manylinux_2_28_aarch64")
+    make_wheel(known, "torch", "2.10", tag="cp313-cp313-manylinux_2_28_aarch64")
+    make_wheel(known, "torch", "2.13", tag="cp313-cp313-manylinux_2_28_aarch64")
     make_wheel(known, "torch", tag="cp311-cp311-manylinux_2_28_x86_64")
     make_wheel(known, "opencv_python_headless", "5.1", tag="cp37-abi3-manylinux_2_28_aarch64")
     make_wheel(known, "for_arm")
@@ -61,7 +62,7 @@ def test_wheels_are_those_of_the_target_and_its_opencv_opens_no_windows(
         "opencv_python_headless-5.1-cp37-abi3-manylinux_2_28_aarch64.whl",
         "own-1.0-py3-none-any.whl",
         "pip-1.0-py3-none-any.whl",
-        "torch-1.0-cp313-cp313-manylinux_2_28_aarch64.whl",
+        "torch-2.10-cp313-cp313-manylinux_2_28_aarch64.whl",
     ]
 
 
