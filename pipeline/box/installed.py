@@ -22,7 +22,7 @@ from pipeline.errors import UpdateFailed
 MAKE_VERSION: Final = "deploy/make_version.sh"
 _LONGEST_S: Final = 1800.0
 _SHOWN_LINES: Final = 3
-_NICE: Final = ("nice", "-n", "10")
+_NICE: Final = ("nice", "-n", "5")
 
 
 class Installed:
