@@ -2,6 +2,7 @@
 """sightline bundle-key, update: parse, call, print."""
 
 import logging
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -64,6 +65,8 @@ def update(
     logging.basicConfig(format="sightline: %(message)s", level=logging.INFO)
     if (bundle is None) != options.recover:
         raise ConfigError("update: give either a bundle's folder or --recover")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who lost the line must not lose the box
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # undone as by Ctrl-C
     manager = manager_of_this_box(options.service, needed=options.start)
     limits = Limits(watch_s=options.watch_s, ready_s=options.ready_s)
     updater = Updater(Layout.of_this_box(), manager, limits)

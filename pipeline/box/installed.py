@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One installed version beside the one that runs: made from a bundle, and asked to do things.
 
-What it does, it does as the service's user and below the load that runs, so that cameras come
-first. Its children hold the update's lock.
+What it does, it does as the service's user, and at low priority while the version before runs, so
+that cameras come first. Its children hold the update's lock.
 """
 
 import os
@@ -22,7 +22,7 @@ from pipeline.errors import UpdateFailed
 MAKE_VERSION: Final = "deploy/make_version.sh"
 _LONGEST_S: Final = 1800.0
 _SHOWN_LINES: Final = 3
-_NICE: Final = ("nice", "-n", "10")
+_NICE: Final = ("nice", "-n", "5")
 
 
 class Installed:
@@ -60,6 +60,15 @@ class Installed:
         Raises:
             UpdateFailed: it did not end well.
         """
+        command = [str(self.folder / "venv/bin/sightline"), *arguments]
+        return self._run(command, self._service_environment(), user=_service_user())
+
+    def call_beside(self, *arguments: str) -> str:
+        """As `call`, at low priority, for while the version before runs.
+
+        Raises:
+            UpdateFailed: it did not end well.
+        """
         command = [*_NICE, str(self.folder / "venv/bin/sightline"), *arguments]
         return self._run(command, self._service_environment(), user=_service_user())
 
@@ -81,7 +90,8 @@ class Installed:
     def _run(
         self, command: Sequence[str], environment: Mapping[str, str], user: str | None = None
     ) -> str:
-        what = " ".join(command[len(_NICE) : len(_NICE) + 2])
+        own = command[len(_NICE) :] if command[0] == _NICE[0] else command
+        what = " ".join(own[:2])
         try:
             done = subprocess.run(
                 command,

@@ -118,14 +118,14 @@ class Updater:
             shutil.rmtree(self._backup_of(state), ignore_errors=True)
             new.make(bundle, manifest)
             self._enter(state, "warming")
-            new.call("doctor")
+            new.call_beside("doctor")
             seen = look_at(read_hints(self._layout).http)
-            new.call("warm", str(self._layout.settings), *self._warming(new, seen))
-        except (UpdateFailed, ModelError, OSError) as fault:
+            new.call_beside("warm", str(self._layout.settings), *self._warming(new, seen))
+        except (UpdateFailed, ModelError, OSError, KeyboardInterrupt) as fault:
             if not was_there:
                 new.remove()
             self._journal.clear()
-            raise UpdateFailed(f"{state.new}: {fault}; {state.old} runs on") from None
+            raise UpdateFailed(f"{state.new}: {_why(fault)}; {state.old} runs on") from None
 
     def _warming(self, new: Installed, seen: Seen) -> list[str]:
         """Arguments of `warm`: the shapes in use, and weights that come with a version."""
@@ -154,10 +154,10 @@ class Updater:
             self._enter(state, "watching")
             self._manager.start()
             watch(self._look(), self._manager.failure, self._limits, with_frames=with_frames)
-        except (UpdateFailed, ModelError, Unwell, OSError) as fault:
-            logger.warning("%s: %s; going back to %s", state.new, fault, state.old)
+        except (UpdateFailed, ModelError, Unwell, OSError, KeyboardInterrupt) as fault:
+            logger.warning("%s: %s; going back to %s", state.new, _why(fault), state.old)
             self._roll_back(state, new, restart=True)
-            raise UpdateFailed(f"{state.new}: {fault}; went back to {state.old}") from None
+            raise UpdateFailed(f"{state.new}: {_why(fault)}; went back to {state.old}") from None
 
     def _migrate(self, new: Installed) -> None:
         """Have the new version bring the database up to date and say how it wants its settings."""
@@ -244,6 +244,10 @@ def check_bundle(bundle: Path, trusted: Path | None) -> Manifest:
         )
     verify_files(bundle, manifest)
     return manifest
+
+
+def _why(fault: BaseException) -> str:
+    return "interrupted" if isinstance(fault, KeyboardInterrupt) else str(fault)
 
 
 def _target(link: Path) -> str | None:

@@ -12,6 +12,8 @@ frame of one version to the first of the next, as its status says, looked at eac
 import argparse
 import itertools
 import json
+import logging
+import os
 import shutil
 import sysconfig
 import tempfile
@@ -34,6 +36,8 @@ from tests.pipeline.box.box import Box, bundle_of
 from tests.pipeline.cameras import make_film
 from tests.pipeline.small_camera import SmallCamera
 
+logger = logging.getLogger(__name__)
+
 LOOK_S: Final = 0.05
 BAD: Final = ("wrong digest", "failing artefact", "crash on start", "never ready")
 _VERSION: Final = """\
@@ -55,17 +59,24 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=3)
     parser.add_argument("--bad", type=int, default=20)
     parser.add_argument("--watch-s", type=float, default=10.0)
+    parser.add_argument("--size", default="640x360")
+    parser.add_argument("--image-size", type=int, default=320)
     options = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(options, Path(folder)), indent=2))
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Good updates first, then bad ones of all kinds in turn."""
-    film = make_film(folder / "film.mp4", width=640, height=360, num_frames=100, keyframe_each=25)
+    width, height = map(int, options.size.split("x"))
+    film = make_film(
+        folder / "film.mp4", width=width, height=height, num_frames=100, keyframe_each=25
+    )
     cameras = [SmallCamera(film) for _ in range(options.cameras)]
     box = Box(folder / "root", make_version(folder, 0, "good"))
-    box.layout.settings.write_text(settings_of(box, cameras))
+    box.layout.settings.write_text(settings_of(box, cameras, options.image_size))
+    os.environ["SIGHTLINE_CACHE"] = str(box.layout.cache)  # one cache for all, as on a box
     watch = Watch(box, cameras)
     for camera in cameras:
         camera.on()
@@ -88,7 +99,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             camera.off()
     return {
         **surroundings(),
-        "cameras": f"{options.cameras} of 640x360 at 25 frames/s",
+        "cameras": f"{options.cameras} of {options.size} at {RATE} frames/s",
         "updates": summary(good),
         "bad": {
             kind: {
@@ -125,12 +136,12 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-def settings_of(box: Box, cameras: list[SmallCamera]) -> str:
+def settings_of(box: Box, cameras: list[SmallCamera], image_size: int) -> str:
     """Settings of a service over these cameras."""
     weights = box.layout.current / "weights/model.safetensors"
     return json.dumps(
         {
-            "model": {"image_size": 320, "weights": str(weights)},
+            "model": {"image_size": image_size, "weights": str(weights)},
             "cameras": {f"c{n}": {"source": each.address()} for n, each in enumerate(cameras)},
             "http": {"listen": f"127.0.0.1:{box.port}"},
         }
@@ -141,7 +152,7 @@ def switched(box: Box, watch: "Watch", bundle: Path, limits: Limits) -> dict[str
     """One update that is to succeed."""
     began_s = time.monotonic()
     box.updater(limits).update(bundle, signed=False)
-    return {"took_s": time.monotonic() - began_s, **watch.lost_since(began_s)}
+    return told({"took_s": time.monotonic() - began_s, **watch.lost_since(began_s)})
 
 
 def refused(box: Box, watch: "Watch", bundle: Path) -> dict[str, Any]:
@@ -151,13 +162,20 @@ def refused(box: Box, watch: "Watch", bundle: Path) -> dict[str, Any]:
     try:
         box.updater(Limits(watch_s=5.0, ready_s=10.0)).update(bundle, signed=False)
     except (PipelineError, ModelError) as fault:
-        print(f"{read_manifest(bundle).version}: {fault}")
+        logger.info("%s", fault)
         watch.wait_for_frames()
         versions, journal = box.versions(), box.layout.update_journal
         undone = box.links() == before and versions <= set(before) and not journal.exists()
     took_s = time.monotonic() - began_s
     kind = BAD[(int(read_manifest(bundle).version.split(".")[1]) - 100) % len(BAD)]
-    return {"kind": kind, "undone": undone, "took_s": took_s, **watch.lost_since(began_s)}
+    lost = watch.lost_since(began_s)
+    return told({"kind": kind, "undone": undone, "took_s": took_s, **lost})
+
+
+def told(result: dict[str, Any]) -> dict[str, Any]:
+    """The result, of which a line is logged."""
+    logger.info("%s", result)
+    return result
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,17 @@ def box(tmp_path: Path) -> Iterator[Box]:
         made.close()
 
 
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """What the command does with signals ends with the test."""
+    numbers = (signal.SIGHUP, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
 def test_a_signed_update_runs_and_the_version_before_stays(
     box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +132,20 @@ def test_migrated_settings_and_database_stay_with_a_version_that_does_well(
     box.updater().update(build_bundle(tmp_path / "2.0", "2.0", "schema"), signed=False)
     assert box.layout.settings.read_text().endswith("# as later versions want it\n")
     assert box.rows("PRAGMA user_version") == [(9,)]
+
+
+def test_ctrl_c_while_it_watches_goes_back(box: Box, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        while not (path.exists() and b"watching" in path.read_bytes()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    bundle = build_bundle(tmp_path / "2.0", "2.0")
+    path = box.layout.update_journal
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(UpdateFailed, match="interrupted; went back"):
+        box.updater(Limits(watch_s=60.0)).update(bundle, signed=False)
+    box.wait_for("1.0")
 
 
 def test_what_is_wrong_with_a_bundle_is_found_before_anything_is_touched(
