@@ -126,6 +126,9 @@ check_installed() {
     if [ -n "$installed" ] && [ "${installed##*/}" != "$version" ]; then
         fail "version ${installed##*/} is installed; go on with: sightline update $bundle"
     fi
+}
+
+check_room() {
     above=$home
     while [ ! -d "$above" ]; do above=$(dirname "$above"); done
     free_kib=$(df -Pk "$above" | awk 'NR == 2 { print $4 }')
@@ -139,6 +142,7 @@ install_version() {
         say "version $version is there"
         return
     fi
+    check_room
     if [ -e "$place/manifest.json" ]; then
         mv "$place" "$place.before"
         aside=$place.before
@@ -147,7 +151,7 @@ install_version() {
     made="$place
 $made"
     say "unpacking $((needed_kib / 1024)) MiB into $place"
-    PYTHON=$python sh "$bundle/deploy/make_version.sh" "$bundle" ||
+    TMPDIR=$work PYTHON=$python sh "$bundle/deploy/make_version.sh" "$bundle" ||
         fail "version $version could not be made, see above"
 }
 
@@ -209,10 +213,11 @@ place_unit() {
 look() {
     say "what this machine can do:"
     if [ -n "$root" ]; then
-        set -- env XDG_CACHE_HOME="$work" MPLCONFIGDIR="$work/matplotlib"
+        set -- env XDG_CACHE_HOME="$work" MPLCONFIGDIR="$work/matplotlib" TMPDIR="$work"
     else
         set -- setpriv --reuid "$user" --regid "$user" --init-groups --reset-env \
-            env XDG_CACHE_HOME=/var/cache MPLCONFIGDIR=/var/cache/sightline/matplotlib
+            env XDG_CACHE_HOME=/var/cache MPLCONFIGDIR=/var/cache/sightline/matplotlib \
+            TORCHINDUCTOR_CACHE_DIR=/var/cache/sightline/inductor
     fi
     (cd / && exec "$@" PYTHONDONTWRITEBYTECODE=1 "$place/venv/bin/sightline" doctor) ||
         fail "doctor found something missing, see above"

@@ -47,6 +47,11 @@ class Layout:
         return self.versions / "update.lock"
 
     @property
+    def backups(self) -> Path:
+        """Settings and databases as they were before an update, by its version; root's alone."""
+        return self.versions / "backup"
+
+    @property
     def settings(self) -> Path:
         """Settings of the service."""
         return self.root / "etc/sightline/serve.yaml"

@@ -57,7 +57,7 @@ def make_bundle(folder: Path, recipe: Recipe) -> Manifest:
     for script in _TOP:
         shutil.copyfile(SOURCE / "deploy" / script, folder / script)
     (folder / "deploy").mkdir()
-    for name in ("make_version.sh", "sightline.service"):
+    for name in ("make_version.sh", "recover.sh", "sightline.service"):
         shutil.copyfile(SOURCE / "deploy" / name, folder / "deploy" / name)
     if recipe.key is not None:
         _place_public_key(recipe.key, folder / "config/trusted")

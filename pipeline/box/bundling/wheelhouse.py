@@ -26,6 +26,8 @@ _GLIBC_MINORS: Final = range(36, 16, -1)
 """glibc 2.36 is that of Debian 12, the oldest with Python 3.11; wheels for older ones fit too."""
 _OPENCV: Final = "opencv-python"
 _HEADLESS: Final = "opencv-python-headless"
+_ARM_TORCH: Final = "torch<2.11"
+"""From 2.11 on, the registry's wheels of torch for ARM ask for gigabytes of CUDA."""
 _CUDA: Final = re.compile(r"(nvidia|cuda)_")
 _PACKAGES: Final = ("model", "pipeline", "training")
 
@@ -72,7 +74,7 @@ def collect(source: Path, target: Target, wheels: Path) -> None:
     pin = _stand_in(fresh)
     _download(target, fresh, wheels, [*needed, pin])
     _download(target, fresh, wheels, ["pip"], "--no-deps")
-    _check_build(target, fresh)
+    check_build(target, fresh)
     build_package(source, fresh)
     shutil.rmtree(wheels, ignore_errors=True)
     fresh.rename(wheels)
@@ -103,7 +105,9 @@ def _requirements(project: dict[str, object], target: Target) -> list[str]:
     needed, extras = project["dependencies"], project["optional-dependencies"]
     assert isinstance(needed, list)
     assert isinstance(extras, dict)
-    return [*needed, *(extras["gpu"] if target.gpu else ())]
+    if target.gpu:
+        return [*needed, *extras["gpu"]]
+    return [*needed, _ARM_TORCH] if target.arch == "aarch64" else list(needed)
 
 
 def _download(
@@ -146,8 +150,8 @@ def _stand_in(wheels: Path) -> str:
     return f"{_OPENCV}=={own}"
 
 
-def _check_build(target: Target, wheels: Path) -> None:
-    """A CUDA build where none is wanted costs gigabytes; a CPU build leaves the GPU idle."""
+def check_build(target: Target, wheels: Path) -> None:
+    """Refuse gigabytes of CUDA where none is wanted, and a CPU build that leaves a GPU idle."""
     torch = next(wheels.glob("torch-*.whl")).name
     cuda = any(_CUDA.match(wheel.name) for wheel in wheels.iterdir())
     if cuda and not target.gpu:

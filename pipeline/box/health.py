@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a service does well: it answers, it is ready, and frames go on."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.serve.access import HttpConfig
+
+_ANSWER_S: Final = 5.0
+_MOST_UNWELL: Final = 3
+_MOST_BYTES: Final = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One look at a service."""
+
+    fault: str = ""
+    """Why it does not work; empty while it does."""
+    missing: str = ""
+    """What it waits for before it looks at frames; empty once it does."""
+    num_tracked: int = 0
+    """Frames looked at by all cameras since it started."""
+    shapes: tuple[tuple[int, int, int], ...] = ()
+    """Pictures in a batch, height and width of what its engines take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long a new version is waited for and watched."""
+
+    watch_s: float = 60.0
+    """How long it must do well once it is ready."""
+    ready_s: float = 180.0
+    """How long it may take until it is ready."""
+    silent_s: float = 20.0
+    """How long no camera may give a frame, where cameras gave some before."""
+    poll_s: float = 0.5
+
+
+class Unwell(Exception):  # noqa: N818 - it says what was seen
+    """A service does not do well; the text says how."""
+
+
+def look_at(http: HttpConfig | None) -> Seen:
+    """Ask a service how it does; one that cannot be asked is taken to do well."""
+    if http is None:
+        return Seen()
+    fault = _fault_of(http, "/healthz")
+    if fault:
+        return Seen(fault=fault, missing=fault)
+    missing = _fault_of(http, "/readyz")
+    try:
+        status = json.loads(_get(http, "/api/status"))
+        tracked = sum(camera["counters"]["tracked"] for camera in status["cameras"].values())
+        engines = [engine["input_shape"] for engine in status["model"]["engines"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        return Seen(fault=f"/api/status: {fault!r}", missing=missing)
+    shapes = tuple((int(batch), int(height), int(width)) for batch, height, width, *_ in engines)
+    return Seen(missing=missing, num_tracked=tracked, shapes=shapes)
+
+
+def has_frames(look: Callable[[], Seen], within_s: float, poll_s: float) -> tuple[bool, Seen]:
+    """Whether frames go on, and the last look."""
+    first = last = look()
+    until_s = time.monotonic() + within_s
+    while last.num_tracked == first.num_tracked and time.monotonic() < until_s and not last.fault:
+        time.sleep(poll_s)
+        last = look()
+    return last.num_tracked > first.num_tracked, last
+
+
+def watch(
+    look: Callable[[], Seen], failure: Callable[[], str], limits: Limits, *, with_frames: bool
+) -> None:
+    """Watch a service that was just started, for its set time.
+
+    Raises:
+        Unwell: it ended, is not ready in time, does not answer, or frames stopped.
+    """
+    _wait_until_ready(look, failure, limits)
+    began_s = frame_s = time.monotonic()
+    latest, unwell = look().num_tracked, 0
+    grew = False
+    while (now_s := time.monotonic()) < began_s + limits.watch_s:
+        time.sleep(limits.poll_s)
+        _check_runs(failure)
+        seen = look()
+        unwell = unwell + 1 if seen.fault else 0
+        if unwell >= _MOST_UNWELL:
+            raise Unwell(seen.fault)
+        if seen.num_tracked > latest:
+            latest, frame_s, grew = seen.num_tracked, now_s, True
+        elif with_frames and now_s > frame_s + limits.silent_s:
+            raise Unwell(f"no camera has given a frame for {limits.silent_s:g} s")
+    if with_frames and not grew:
+        raise Unwell(f"no camera has given a frame for {limits.watch_s:g} s")
+
+
+def _wait_until_ready(look: Callable[[], Seen], failure: Callable[[], str], limits: Limits) -> None:
+    until_s = time.monotonic() + limits.ready_s
+    while True:
+        _check_runs(failure)
+        seen = look()
+        if not seen.missing:
+            return
+        if time.monotonic() > until_s:
+            raise Unwell(f"not ready after {limits.ready_s:g} s: {seen.missing}")
+        time.sleep(limits.poll_s)
+
+
+def _check_runs(failure: Callable[[], str]) -> None:
+    if why := failure():
+        raise Unwell(why)
+
+
+def _fault_of(http: HttpConfig, path: str) -> str:
+    """What is wrong with an answer; nothing if it is 200."""
+    try:
+        _get(http, path)
+    except urllib.error.HTTPError as answer:
+        return f"{path}: {answer.code} {_first_line(answer)}"
+    except (OSError, ValueError) as fault:
+        return f"{path}: {fault}"
+    return ""
+
+
+def _get(http: HttpConfig, path: str) -> Any:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(http.host, http.host)
+    place = f"[{host}]" if ":" in host else host
+    request = urllib.request.Request(f"http://{place}:{http.port}{path}")
+    if http.token is not None:
+        request.add_header("Authorization", f"Bearer {http.token.reveal()}")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=_ANSWER_S) as answer:
+        return answer.read(_MOST_BYTES)
+
+
+def _first_line(answer: urllib.error.HTTPError) -> str:
+    try:
+        return answer.read(200).decode(errors="replace").partition("\n")[0]
+    except OSError:
+        return ""

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An update that undoes itself: beside the running version, checked, switched, watched.
+
+    check -> install -> warm -> stop -> back up -> migrate -> switch -> start and watch -> keep
+             `-- the old version runs --'`------------- undone by rolling back ---------------'
+
+Before each step the journal names it, on the disk itself. Whatever ends the update, and be it a
+power cut, `recover` finds the name and undoes what may have been done: up to `warming` it removes
+the new version; later it leads `current` back to the old one, and puts settings and database back
+if the new version changed them. Each undoing may be cut off in turn and is begun anew.
+"""
+
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from model.errors import ModelError
+from pipeline.box import backup
+from pipeline.box.files import remove_file, replace_file, replace_link
+from pipeline.box.health import Limits, Seen, Unwell, has_frames, look_at, watch
+from pipeline.box.installed import Installed
+from pipeline.box.journal import BEFORE_STOPPING, Journal, Step, UpdateState, alone
+from pipeline.box.layout import Layout
+from pipeline.box.manager import ServiceManager
+from pipeline.box.manifest import (
+    MANIFEST,
+    Manifest,
+    parse_manifest,
+    read_manifest_bytes,
+    verify_files,
+)
+from pipeline.box.settings import read_hints, weights_in
+from pipeline.box.signing import verify_signature
+from pipeline.errors import BundleRefused, UpdateFailed
+
+logger = logging.getLogger(__name__)
+
+_BASELINE_S: Final = 5.0
+_RECOVER_WAIT_S: Final = 60.0
+_ROOM: Final = 4
+"""Bytes on the disk for each byte of a bundle: it is unpacked, compiled and backed up beside."""
+
+
+class Updater:
+    """Updates one box."""
+
+    def __init__(self, layout: Layout, manager: ServiceManager, limits: Limits) -> None:
+        self._layout, self._manager, self._limits = layout, manager, limits
+        self._journal = Journal(layout.update_journal)
+
+    def update(self, bundle: Path, *, signed: bool) -> str:
+        """Go over to the version of a bundle; returns its name.
+
+        Raises:
+            BundleRefused: the bundle is not sound, not signed, or not for this box.
+            UpdateFailed: the new version could not be brought to run well; the old one runs.
+            ModelError: the settings of this box cannot be read.
+        """
+        if not self._layout.versions.is_dir():
+            raise UpdateFailed(f"{self._layout.versions}: no box is installed; run install.sh")
+        with alone(self._layout.update_lock) as lock:
+            if lock is None:
+                raise UpdateFailed(f"{self._layout.update_lock}: another update is at work")
+            self._undo_cut_off(lock, restart=True)
+            manifest = check_bundle(bundle, self._layout.trusted if signed else None)
+            state = self._begin(manifest)
+            new = Installed(self._layout, manifest.version, lock)
+            self._prepare(state, new, bundle, manifest)
+            self._switch(state, new)
+            self._keep(state)
+        return manifest.version
+
+    def recover(self, *, restart: bool) -> str | None:
+        """Undo an update that was cut off; returns the version it would have been, if there is one.
+
+        Args:
+            restart: Whether to stop and start the service too. Not where it is just being started.
+
+        Raises:
+            UpdateFailed: it cannot be undone now.
+        """
+        with alone(self._layout.update_lock, _RECOVER_WAIT_S if restart else 0.0) as lock:
+            if lock is None:
+                if restart:
+                    raise UpdateFailed(f"{self._layout.update_lock}: an update is at work")
+                return None  # it is the one that starts the service, and watches over it
+            return self._undo_cut_off(lock, restart=restart)
+
+    def _begin(self, manifest: Manifest) -> UpdateState:
+        layout = self._layout
+        old, new = _target(layout.current), manifest.version
+        if old is None:
+            raise UpdateFailed(f"{layout.current}: leads to no version; run install.sh")
+        if old == new:
+            raise BundleRefused(f"{new} runs already; there is nothing to update")
+        size = sum(entry.bytes for entry in manifest.files.values())
+        free = shutil.disk_usage(layout.versions).free
+        if free < _ROOM * size and not layout.version(new).is_dir():
+            raise UpdateFailed(
+                f"{layout.versions}: {free >> 20} MiB are free, and {_ROOM * size >> 20} may be "
+                "needed; make room"
+            )
+        return UpdateState(step="installing", old=old, new=new, previous=_target(layout.previous))
+
+    def _prepare(
+        self, state: UpdateState, new: Installed, bundle: Path, manifest: Manifest
+    ) -> None:
+        """Install and warm beside the version that runs; a failure leaves nothing."""
+        was_there = new.is_whole
+        try:
+            self._enter(state, "installing")
+            shutil.rmtree(self._backup_of(state), ignore_errors=True)
+            new.make(bundle, manifest)
+            self._enter(state, "warming")
+            new.call("doctor")
+            seen = look_at(read_hints(self._layout).http)
+            new.call("warm", str(self._layout.settings), *self._warming(new, seen))
+        except (UpdateFailed, ModelError, OSError) as fault:
+            if not was_there:
+                new.remove()
+            self._journal.clear()
+            raise UpdateFailed(f"{state.new}: {fault}; {state.old} runs on") from None
+
+    def _warming(self, new: Installed, seen: Seen) -> list[str]:
+        """Arguments of `warm`: the shapes in use, and weights that come with a version."""
+        shapes = [f"--shape={'x'.join(map(str, shape))}" for shape in seen.shapes]
+        weights = read_hints(self._layout).weights
+        if weights and Path(weights).parent == self._layout.current / "weights":
+            theirs = weights_in(new.folder / "weights", Path(weights).name)
+            shapes.append(f"--set=model.weights={theirs}")
+        return shapes
+
+    def _switch(self, state: UpdateState, new: Installed) -> None:
+        """Stop the old version, start the new one, watch it; what fails is rolled back."""
+        layout = self._layout
+        hints = read_hints(layout)
+        with_frames, _ = has_frames(self._look(), _BASELINE_S, self._limits.poll_s)
+        try:
+            self._enter(state, "stopping")
+            self._manager.stop()
+            self._enter(state, "backing-up")
+            backup.make_backup(self._backup_of(state), layout.settings, hints.database)
+            self._enter(state, "migrating")
+            self._migrate(new)
+            self._enter(state, "switching")
+            replace_link(layout.previous, state.old)
+            replace_link(layout.current, state.new)
+            self._enter(state, "watching")
+            self._manager.start()
+            watch(self._look(), self._manager.failure, self._limits, with_frames=with_frames)
+        except (UpdateFailed, ModelError, Unwell, OSError) as fault:
+            logger.warning("%s: %s; going back to %s", state.new, fault, state.old)
+            self._roll_back(state, new, restart=True)
+            raise UpdateFailed(f"{state.new}: {fault}; went back to {state.old}") from None
+
+    def _migrate(self, new: Installed) -> None:
+        """Have the new version bring the database up to date and say how it wants its settings."""
+        settings = self._layout.settings
+        wanted = new.call("migrate", str(settings)).encode()
+        if wanted and wanted != settings.read_bytes():
+            replace_file(settings, wanted)
+
+    def _keep(self, state: UpdateState) -> None:
+        """The new version has shown itself: the update is over, and what is old goes."""
+        self._journal.clear()
+        kept = {state.old, state.new}
+        for folder in self._layout.versions.iterdir():
+            is_version = not folder.is_symlink() and (folder / "venv").is_dir()
+            if is_version and folder.name not in kept:
+                logger.info("%s: removed", folder.name)
+                shutil.rmtree(folder, ignore_errors=True)
+        for folder in self._layout.backups.iterdir():
+            if folder.name != state.new:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _undo_cut_off(self, lock: int, *, restart: bool) -> str | None:
+        state = self._journal.read()
+        if state is None:
+            return None
+        new = Installed(self._layout, state.new, lock)
+        if state.step in BEFORE_STOPPING:
+            if state.new not in (_target(self._layout.current), state.previous):
+                new.remove()
+            self._journal.clear()
+        else:
+            self._roll_back(state, new, restart=restart)
+        logger.warning("the update to %s was cut off at %s and is undone", state.new, state.step)
+        return state.new
+
+    def _roll_back(self, state: UpdateState, new: Installed, *, restart: bool) -> None:
+        layout = self._layout
+        self._enter(state, "rolling-back")
+        if restart:
+            self._manager.stop()
+        replace_link(layout.current, state.old)
+        if state.previous is None:
+            remove_file(layout.previous)
+        else:
+            replace_link(layout.previous, state.previous)
+        # After the link: the old version knows where its settings name the database.
+        kept = self._backup_of(state)
+        backup.restore_settings(kept, layout.settings)
+        backup.restore_database(kept, read_hints(layout).database, state.new)
+        if restart:
+            self._manager.start()
+        if state.new != state.previous:
+            new.remove()
+        shutil.rmtree(kept, ignore_errors=True)
+        self._journal.clear()
+
+    def _enter(self, state: UpdateState, step: Step) -> None:
+        logger.info("%s: %s", state.new, step)
+        self._journal.enter(msgspec.structs.replace(state, step=step))
+
+    def _backup_of(self, state: UpdateState) -> Path:
+        return self._layout.backups / state.new
+
+    def _look(self) -> Callable[[], Seen]:
+        http = read_hints(self._layout).http
+        return lambda: look_at(http)
+
+
+def check_bundle(bundle: Path, trusted: Path | None) -> Manifest:
+    """The manifest of a sound bundle for this machine; signed, where trusted keys are given.
+
+    Raises:
+        BundleRefused: it is not.
+        ConfigError: a trusted key cannot be read.
+    """
+    content = read_manifest_bytes(bundle)
+    if trusted is not None:
+        logger.info("signed by %s", verify_signature(bundle, content, trusted))
+    manifest = parse_manifest(content, bundle / MANIFEST)
+    if manifest.arch != platform.machine():
+        raise BundleRefused(
+            f"{bundle}: made for {manifest.arch}, and this machine is {platform.machine()}; bring "
+            "the bundle for it"
+        )
+    verify_files(bundle, manifest)
+    return manifest
+
+
+def _target(link: Path) -> str | None:
+    """The version that a link leads to."""
+    try:
+        return Path(os.readlink(link)).name  # noqa: PTH115 - the name is wanted, not the path
+    except OSError:
+        return None

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An update goes over to a version that does well, and back from any that does not."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sightline
+from pipeline.box import backup, journal, updating
+from pipeline.box.health import Limits
+from pipeline.box.manifest import read_manifest, write_manifest
+from pipeline.box.signing import make_pair, sign_bundle
+from pipeline.errors import BundleRefused, UpdateFailed
+from tests.pipeline.box.box import ROOT, Box, build_bundle
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    made = Box(tmp_path / "root", build_bundle(tmp_path / "1.0", "1.0"))
+    try:
+        made.manager.start()
+        made.wait_for("1.0")
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_signed_update_runs_and_the_version_before_stays(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = build_bundle(tmp_path / "bundle", "2.0", with_pip=True)
+    secret, public = make_pair("maker", tmp_path)
+    sign_bundle(bundle, secret)
+    public.rename(box.layout.trusted / public.name)
+    monkeypatch.setenv("SIGHTLINE_ROOT", str(box.root))
+    arguments = ["update", str(bundle), "--watch-s", "0.3", "--service", str(box.init)]
+    assert sightline.main(arguments) == 0
+    assert "2.0 runs" in capsys.readouterr().out
+    assert box.running() == "2.0"
+    assert box.links() == ("2.0", "1.0")
+    assert box.versions() == {"1.0", "2.0"}
+    assert not box.layout.update_journal.exists()
+
+
+def test_two_versions_are_kept_and_the_one_before_can_be_gone_back_to(
+    box: Box, tmp_path: Path
+) -> None:
+    for version in ("2.0", "3.0"):
+        box.updater().update(build_bundle(tmp_path / version, version), signed=False)
+    assert box.versions() == {"2.0", "3.0"}
+    assert box.links() == ("3.0", "2.0")
+    assert [path.name for path in box.layout.backups.iterdir()] == ["3.0"]
+    box.updater().update(tmp_path / "2.0", signed=False)
+    assert box.running() == "2.0"
+    assert box.links() == ("2.0", "3.0")
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "bad-artefact",
+        "crash",
+        "never-ready",
+        pytest.param("bad-migration", marks=SLOW),
+        pytest.param("dies", marks=SLOW),
+        pytest.param("blind", marks=SLOW),
+    ],
+)
+def test_a_bad_version_ends_with_the_old_one_running_and_nothing_left(
+    box: Box, tmp_path: Path, mode: str
+) -> None:
+    settings, events = box.layout.settings.read_bytes(), box.rows("SELECT * FROM events")
+    limits = Limits(watch_s=1.2, ready_s=0.6, silent_s=0.5, poll_s=0.05)
+    with pytest.raises(UpdateFailed, match=r"2\.0: "):
+        box.updater(limits).update(build_bundle(tmp_path / "2.0", "2.0", mode), signed=False)
+    box.wait_for("1.0")
+    assert box.links() == ("1.0", None)
+    assert box.versions() == {"1.0"}
+    assert not box.layout.update_journal.exists()
+    assert box.layout.settings.read_bytes() == settings
+    assert box.rows("SELECT * FROM events") == events
+
+
+def test_a_rollback_over_a_changed_schema_loses_no_event(box: Box, tmp_path: Path) -> None:
+    settings = box.layout.settings.read_bytes()
+    bundle = build_bundle(tmp_path / "2.0", "2.0", "schema-record-crash")
+    with pytest.raises(UpdateFailed, match="went back to 1"):
+        box.updater().update(bundle, signed=False)
+    assert box.layout.settings.read_bytes() == settings
+    assert box.rows("PRAGMA user_version") == [(2,)]
+    assert box.rows("SELECT id FROM events ORDER BY at_s") == [("before",), ("2.0",)]
+    assert box.rows("SELECT seq FROM outbox") == []  # what the new one had told is not told again
+    assert (box.layout.state / "events.db.from-2.0").exists()
+
+
+def test_a_rollback_over_the_same_schema_leaves_the_database_alone(
+    box: Box, tmp_path: Path
+) -> None:
+    before = box.layout.database.stat().st_ino
+    bundle = build_bundle(tmp_path / "2.0", "2.0", "record-crash")
+    with pytest.raises(UpdateFailed):
+        box.updater().update(bundle, signed=False)
+    assert box.layout.database.stat().st_ino == before
+    assert box.rows("SELECT id FROM events ORDER BY at_s") == [("before",), ("2.0",)]
+
+
+def test_migrated_settings_and_database_stay_with_a_version_that_does_well(
+    box: Box, tmp_path: Path
+) -> None:
+    box.updater().update(build_bundle(tmp_path / "2.0", "2.0", "schema"), signed=False)
+    assert box.layout.settings.read_text().endswith("# as later versions want it\n")
+    assert box.rows("PRAGMA user_version") == [(9,)]
+
+
+def test_what_is_wrong_with_a_bundle_is_found_before_anything_is_touched(
+    box: Box, tmp_path: Path
+) -> None:
+    bundle = build_bundle(tmp_path / "2.0", "2.0")
+    update = box.updater().update
+    with pytest.raises(BundleRefused, match="not signed"):
+        update(bundle, signed=True)
+    with pytest.raises(BundleRefused, match="runs already"):
+        update(box.first, signed=False)
+    (bundle / "deploy/recover.sh").write_text("rm -rf /\n")
+    with pytest.raises(BundleRefused, match=r"recover\.sh"):
+        update(bundle, signed=False)
+    manifest = read_manifest(box.first)
+    write_manifest(box.first, type(manifest)(
+        version="3.0", arch="sparc", python="3.11", created="", files=manifest.files))  # fmt: skip
+    with pytest.raises(BundleRefused, match="made for sparc"):
+        update(box.first, signed=False)
+    assert box.links() == ("1.0", None)
+    assert box.versions() == {"1.0"}
+
+
+BOUNDARIES = (
+    *((journal, name) for name in ("replace_file", "remove_file")),
+    *((updating, name) for name in ("replace_file", "replace_link", "remove_file")),
+    *((backup, name) for name in ("replace_file", "sync_file", "sync_folder", "_settle")),
+)
+"""What an update writes with."""
+
+
+def update_until(box: Box, bundle: Path, limit: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Update in a process that kills itself before or after a write; whether it came to that."""
+    count = 0
+
+    def at_boundary() -> None:
+        nonlocal count
+        count += 1
+        if count == limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(function: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            at_boundary()
+            function(*arguments)
+            at_boundary()
+
+        return call
+
+    child = os.fork()
+    if child == 0:
+        try:
+            for module, name in BOUNDARIES:
+                monkeypatch.setattr(module, name, around(getattr(module, name)))
+            box.updater().update(bundle, signed=False)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def check_recovers(box: Box, settings: bytes) -> None:
+    current = box.layout.current / "venv/bin/sightline"
+    assert subprocess.run([current, "doctor"]).returncode == 0  # what boots, starts
+    if box.layout.update_journal.exists():
+        box.updater().recover(restart=True)
+        box.wait_for("1.0")
+        assert box.links() == ("1.0", None)
+        assert box.versions() == {"1.0"}
+        assert box.layout.settings.read_bytes() == settings
+        assert box.rows("PRAGMA user_version") == [(2,)]
+        assert ("before",) in box.rows("SELECT id FROM events")
+    assert box.updater().recover(restart=True) is None  # twice is once
+
+
+@pytest.mark.parametrize("limit", [5, 9, 16])
+def test_kill_9_while_it_stops_migrates_or_watches_is_undone(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    bundle = build_bundle(tmp_path / "2.0", "2.0", "schema")
+    assert update_until(box, bundle, limit, monkeypatch)
+    assert box.layout.update_journal.exists()
+    check_recovers(box, box.settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "least"), [("good", 18), ("schema-record-crash", 28)])
+def test_kill_9_at_every_step_leaves_a_version_that_boots_and_recovers(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, least: int
+) -> None:
+    bundle = build_bundle(tmp_path / "2.0", "2.0", mode)
+    kills = 0
+    while update_until(box, bundle, kills + 1, monkeypatch):
+        kills += 1
+        check_recovers(box, box.settings)
+        if box.links()[0] == "2.0":  # killed when it was over
+            break
+    assert kills >= least
+
+
+def test_a_box_that_boots_amid_an_update_goes_back_before_the_service_starts(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As systemd does it: recover.sh of the new version has the old one undo it."""
+    bundle = build_bundle(tmp_path / "2.0", "2.0", "crash")
+    assert update_until(box, bundle, 16, monkeypatch)
+    box.manager.stop()
+    sightline_of_old = box.layout.version("1.0") / "venv/bin/sightline"
+    sightline_of_old.write_text(f'#!/bin/sh\nexec {sys.executable} -m sightline "$@"\n')
+    recover = ROOT / "deploy/recover.sh"
+    environment = {**os.environ, "SIGHTLINE_ROOT": str(box.root), "PYTHONPATH": str(ROOT)}
+    subprocess.run(["sh", recover], env=environment, check=True)
+    assert box.links() == ("1.0", None)
+    assert not box.layout.update_journal.exists()
+    assert box.running() is None  # systemd starts it next
