@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The systemd unit: what systemd says of it, and what the service needs of it.
 
-Tried as a whole on 2026-11-22 under systemd 252 as the first process of a namespace: ready in 2.8 s
-with a camera that is down, frames looked at by OpenVINO in bf16, a reload, a detector killed and
-replaced without a restart, wrong settings tried again for ever, a supervisor that hung (SIGSTOP)
-begun anew after 30 s, exit 0 within 3 s of a stop.
+`tests/benchmarks/try_unit.sh` tries it as a whole under systemd itself. On 2026-11-22, with systemd
+252, all it asks for held: ready though a camera is down, frames looked at by OpenVINO in bf16, a
+reload, a detector killed and replaced by the service itself, a supervisor that hung (SIGSTOP) begun
+anew after 30 s, exit 0 and no process left.
 """
 
 import platform
