@@ -38,6 +38,7 @@ useradd --system --user-group --no-create-home --home-dir /var/lib/sightline sig
 mkdir -p /opt/sightline/current /etc/sightline
 cp "$clip" /opt/sightline/clip.mp4
 ln -s "$venv" /opt/sightline/current/venv
+ln -s "$checkout/deploy" /opt/sightline/current/deploy
 ln -sfn /usr/bin/python3 "$venv/bin/python3" # of this view alone; what is below /root is hidden
 cat >/etc/sightline/serve.yaml <<YAML
 model: {image_size: 320}
