@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The OpenVINO engine: results, requests in flight, and what it keeps on disk."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -325,6 +326,19 @@ signal.raise_signal(signal.SIGHUP)
     )
     assert engine.num_requests == 2
     assert (ran.returncode, ran.stdout) == (0, "handled\n")
+
+
+def test_importing_it_reports_to_nobody_and_leaves_nothing_at_home(tmp_path: Path) -> None:
+    program = "import sys, model.engines.openvino; print(sys.modules['openvino_telemetry'])"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HOME": str(tmp_path)},
+        check=True,
+    )
+    assert ran.stdout == "None\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_fills_in_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,6 @@ def served(place: Place) -> Iterator[Service]:
         assert not thread.is_alive()
 
 
-@pytest.mark.service
 def test_a_service_is_ready_though_its_camera_is_down_and_says_when_it_reloads_and_ends(
     place: Place, manager: Manager
 ) -> None:
@@ -122,7 +121,6 @@ def test_a_service_is_ready_though_its_camera_is_down_and_says_when_it_reloads_a
     manager.wait_for("STOPPING=1")
 
 
-@pytest.mark.service
 def test_the_watchdog_is_fed_no_more_while_the_supervisor_hangs(
     place: Place, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +139,6 @@ def test_the_watchdog_is_fed_no_more_while_the_supervisor_hangs(
         manager.wait_for("WATCHDOG=1")
 
 
-@pytest.mark.service
 def test_the_command_tells_by_the_variable_and_hands_it_to_no_process(
     place: Place, manager: Manager
 ) -> None:
