@@ -16,7 +16,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from pipeline.box.files import replace_file, sync_file, sync_folder
+from model.files import sync
+from pipeline.box.files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,9 @@ def make_backup(folder: Path, settings: Path, database: Path) -> None:
     if database.exists():
         with closing(sqlite3.connect(database)) as source:
             _copy(source, beside / _DATABASE)
-    sync_folder(beside)
+    sync(beside)
     beside.rename(folder)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def restore_settings(folder: Path, settings: Path) -> None:
@@ -88,11 +89,11 @@ def _put_back(backup: Path, database: Path, version: str) -> None:
         owner = database.stat()
         os.chown(beside, owner.st_uid, owner.st_gid)
         beside.chmod(owner.st_mode & 0o7777)
-    sync_file(beside)
+    sync(beside)
     for ending in ("-wal", "-shm"):
         database.with_name(database.name + ending).unlink(missing_ok=True)
     beside.replace(database)
-    sync_folder(database.parent)
+    sync(database.parent)
 
 
 def _settle(database: Path) -> None:
@@ -141,10 +142,10 @@ def _copy(source: sqlite3.Connection, path: Path) -> None:
     with closing(sqlite3.connect(path)) as target:
         source.backup(target)
         target.execute("PRAGMA journal_mode = DELETE").fetchall()
-    sync_file(path)
+    sync(path)
 
 
 def _remove(database: Path) -> None:
     for ending in ("-wal", "-shm", ""):
         database.with_name(database.name + ending).unlink(missing_ok=True)
-    sync_folder(database.parent)
+    sync(database.parent)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there whole or not at all, also after a power cut."""
+"""Files and links of a box that take the place of others, also across a power cut."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
+
+from model.files import sync
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -19,7 +21,7 @@ def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def replace_link(path: Path, target: str) -> None:
@@ -28,28 +30,10 @@ def replace_link(path: Path, target: str) -> None:
     beside.unlink(missing_ok=True)
     beside.symlink_to(target)
     beside.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def remove_file(path: Path) -> None:
     """Remove a file or a link, if it is there, for good."""
     path.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_file(path: Path) -> None:
-    """Have what was written to a file reach the disk."""
-    _sync(path, os.O_RDONLY)
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder reach the disk."""
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)

@@ -172,7 +172,7 @@ def test_what_is_wrong_with_a_bundle_is_found_before_anything_is_touched(
 BOUNDARIES = (
     *((journal, name) for name in ("replace_file", "remove_file")),
     *((updating, name) for name in ("replace_file", "replace_link", "remove_file")),
-    *((backup, name) for name in ("replace_file", "sync_file", "sync_folder", "_settle")),
+    *((backup, name) for name in ("replace_file", "sync", "_settle")),
 )
 """What an update writes with."""
 
