@@ -21,7 +21,6 @@ unit=$root/etc/systemd/system/sightline.service
 command=$root/usr/local/bin/sightline
 user=sightline
 made=   # what this run has made, the latest first; taken back when it fails
-aside=  # the version of the same name that was there before
 work=
 
 say() { printf 'sightline: %s\n' "$*"; }
@@ -51,9 +50,9 @@ main() {
     look
     [ ! -f "$work/folders" ] || cat "$work/folders" >>"$home/folders"
     made=
-    [ -z "$aside" ] || rm -rf "$aside"
-    start_service
+    sync
     say "version $version is installed"
+    start_service
 }
 
 # Python is all that a bare system needs; its venv module is part of it, pip comes from the bundle.
@@ -62,7 +61,7 @@ find_python() {
     wanted=$(sed -n 's/^ *"python": *"\([0-9.]*\)".*/\1/p' "$bundle/manifest.json")
     found=none
     for python in "python$wanted" python3; do
-        found=$("$python" -c 'import sys, venv; print("%d.%d" % sys.version_info[:2])' \
+        found=$("$python" -Ic 'import sys, venv; print("%d.%d" % sys.version_info[:2])' \
             2>/dev/null) || found=none
         [ "$found" != "$wanted" ] || return 0
     done
@@ -117,10 +116,6 @@ PYTHON
 }
 
 check_installed() {
-    if [ -d "$place.before" ]; then # a run before this one was cut short
-        rm -rf "$place"
-        mv "$place.before" "$place"
-    fi
     installed=
     [ ! -L "$home/current" ] || installed=$(readlink "$home/current")
     if [ -n "$installed" ] && [ "${installed##*/}" != "$version" ]; then
@@ -138,15 +133,13 @@ check_room() {
 
 # A version that is there already, from the same bundle, stays as it is.
 install_version() {
-    if cmp -s "$bundle/manifest.json" "$place/manifest.json"; then
+    if [ -e "$place/manifest.json" ]; then
+        cmp -s "$bundle/manifest.json" "$place/manifest.json" ||
+            fail "another build of $version is installed; give this one a version of its own and use: sightline update $bundle"
         say "version $version is there"
         return
     fi
     check_room
-    if [ -e "$place/manifest.json" ]; then
-        mv "$place" "$place.before"
-        aside=$place.before
-    fi
     make_folder "$home"
     made="$place
 $made"
@@ -230,8 +223,10 @@ start_service() {
     fi
     systemctl daemon-reload
     systemctl enable --quiet sightline
-    systemctl restart sightline ||
-        say "the service did not start; see: journalctl -u sightline, then run this again"
+    systemctl restart sightline || {
+        say "the service did not start; see: journalctl -u sightline, then run this again" >&2
+        exit 1
+    }
 }
 
 # A folder with those above it that are missing; what is made is written down for uninstall.sh.
@@ -260,10 +255,9 @@ own() {
 take_back() {
     code=$?
     trap - EXIT INT TERM HUP
-    if [ -n "$made$aside" ] && [ "$code" != 0 ]; then
+    if [ -n "$made" ] && [ "$code" != 0 ]; then
         say "failed; taking back what was made" >&2
-        [ -z "$made" ] || printf '%s' "$made" | while IFS= read -r thing; do take_back_one "$thing"; done
-        [ -z "$aside" ] || mv "$aside" "$place"
+        printf '%s' "$made" | while IFS= read -r thing; do take_back_one "$thing"; done
         [ ! -f "$work/unit" ] || cp -p "$work/unit" "$unit"
         say "all is as it was; run this again when the cause is gone" >&2
     fi

@@ -34,7 +34,7 @@ fi
 rm -rf "$target"
 mkdir -p "$target"
 chmod 755 "$target"
-"$python" -m venv --without-pip "$target/venv"
+"$python" -Im venv --without-pip "$target/venv"
 # pip runs from its wheel in the bundle, so that the system needs none.
 set -- "$bundle"/wheels/pip-*.whl
 if [ ! -e "$1" ]; then
@@ -43,7 +43,7 @@ if [ ! -e "$1" ]; then
 fi
 "$target/venv/bin/python" "$1/pip" --isolated --quiet --disable-pip-version-check install \
     --no-index --find-links "$bundle/wheels" --no-cache-dir --no-compile "sightline==$version"
-"$target/venv/bin/python" -m compileall -q "$target/venv/lib" >/dev/null || true
+"$target/venv/bin/python" -Im compileall -q "$target/venv/lib" >/dev/null || true
 for part in weights deploy; do
     if [ -d "$bundle/$part" ]; then
         cp -R "$bundle/$part" "$target/$part"

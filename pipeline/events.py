@@ -45,7 +45,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     """0 for the start, then one more for each message."""
     phase: Phase
-    kind: EventKind
+    kind: str
+    """One of `EventKind`; what a later version kept may be of another."""
     camera: str
     """Empty where it is about the whole machine."""
     rule: str

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _DATABASE: Final = "events.db"
 _SETTINGS: Final = "serve.yaml"
+_NO_DATABASE: Final = "no-database"
+"""Says that there was none; a backup that is being deleted must not be taken to say so."""
 _NEWER: Final = "id NOT IN (SELECT id FROM main.events AS o WHERE o.revision >= n.revision)"
 
 
@@ -37,6 +39,8 @@ def make_backup(folder: Path, settings: Path, database: Path) -> None:
     if database.exists():
         with closing(sqlite3.connect(database)) as source:
             _copy(source, beside / _DATABASE)
+    else:
+        (beside / _NO_DATABASE).touch()
     sync(beside)
     beside.rename(folder)
     sync(folder.parent)
@@ -51,8 +55,8 @@ def restore_settings(folder: Path, settings: Path) -> None:
 
 def restore_database(folder: Path, database: Path, version: str) -> None:
     """Put the database back if a version changed its schema; may be cut off and called again."""
-    if not folder.is_dir():  # cut off before it was whole, so before anything was changed
-        return
+    if not any((folder / name).exists() for name in (_DATABASE, _NO_DATABASE)):
+        return  # cut off before it was whole, so before anything was changed, or when all was done
     if _schema(folder / _DATABASE) != _schema(database):
         _put_back(folder / _DATABASE, database, version)
 
@@ -72,10 +76,12 @@ def _schema(database: Path) -> int | None:
 
 def _put_back(backup: Path, database: Path, version: str) -> None:
     if database.exists():
-        _settle(database)
+        is_settled = _settle(database)
         aside = database.with_name(f"{database.name}.from-{version}")
         aside.unlink(missing_ok=True)
         aside.hardlink_to(database)
+        if not is_settled:
+            _keep_log(database, aside)
         logger.warning("%s: changed by %s; it is kept as %s", database, version, aside.name)
     if not backup.exists():
         _remove(database)
@@ -86,9 +92,9 @@ def _put_back(backup: Path, database: Path, version: str) -> None:
         _copy(source, beside)
     if database.exists():
         _carry_over(database, beside)
-        owner = database.stat()
-        os.chown(beside, owner.st_uid, owner.st_gid)
-        beside.chmod(owner.st_mode & 0o7777)
+        beside.chmod(database.stat().st_mode & 0o7777)
+    owner = database.parent.stat()
+    os.chown(beside, owner.st_uid, owner.st_gid)
     sync(beside)
     for ending in ("-wal", "-shm"):
         database.with_name(database.name + ending).unlink(missing_ok=True)
@@ -96,13 +102,22 @@ def _put_back(backup: Path, database: Path, version: str) -> None:
     sync(database.parent)
 
 
-def _settle(database: Path) -> None:
+def _settle(database: Path) -> bool:
     """Have everything committed lie in the file itself, so that it can be renamed."""
     try:
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE").fetchall()
     except sqlite3.Error as fault:
         logger.warning("%s: cannot be settled: %s", database, fault)
+        return False
+    return True
+
+
+def _keep_log(database: Path, aside: Path) -> None:
+    """Have the log of what was committed lie beside the file that it belongs to."""
+    log = database.with_name(f"{database.name}-wal")
+    if log.exists():
+        log.rename(aside.with_name(f"{aside.name}-wal"))
 
 
 def _carry_over(changed: Path, restored: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pipeline.metrics import SKIPPED
 from pipeline.serve.access import HttpConfig
 
 _ANSWER_S: Final = 5.0
@@ -24,8 +25,8 @@ class Seen:
     """Why it does not work; empty while it does."""
     missing: str = ""
     """What it waits for before it looks at frames; empty once it does."""
-    num_tracked: int = 0
-    """Frames looked at by all cameras since it started."""
+    num_frames: int = 0
+    """Frames of all cameras since it started, that were looked at or were not to be."""
     shapes: tuple[tuple[int, int, int], ...] = ()
     """Pictures in a batch, height and width of what its engines take."""
 
@@ -57,22 +58,25 @@ def look_at(http: HttpConfig | None) -> Seen:
     missing = _fault_of(http, "/readyz")
     try:
         status = json.loads(_get(http, "/api/status"))
-        tracked = sum(camera["counters"]["tracked"] for camera in status["cameras"].values())
+        counters = [camera["counters"] for camera in status["cameras"].values()]
+        frames = sum(
+            count["tracked"] + sum(count.get(name, 0) for name in SKIPPED) for count in counters
+        )
         engines = [engine["input_shape"] for engine in status["model"]["engines"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         return Seen(fault=f"/api/status: {fault!r}", missing=missing)
     shapes = tuple((int(batch), int(height), int(width)) for batch, height, width, *_ in engines)
-    return Seen(missing=missing, num_tracked=tracked, shapes=shapes)
+    return Seen(missing=missing, num_frames=frames, shapes=shapes)
 
 
 def has_frames(look: Callable[[], Seen], within_s: float, poll_s: float) -> tuple[bool, Seen]:
     """Whether frames go on, and the last look."""
     first = last = look()
     until_s = time.monotonic() + within_s
-    while last.num_tracked == first.num_tracked and time.monotonic() < until_s and not last.fault:
+    while last.num_frames == first.num_frames and time.monotonic() < until_s and not last.fault:
         time.sleep(poll_s)
         last = look()
-    return last.num_tracked > first.num_tracked, last
+    return last.num_frames > first.num_frames, last
 
 
 def watch(
@@ -80,12 +84,18 @@ def watch(
 ) -> None:
     """Watch a service that was just started, for its set time.
 
+    Args:
+        look: Looks at it.
+        failure: Says why it does not run.
+        limits: How long.
+        with_frames: Whether cameras gave frames before, so that it must get ready and go on.
+
     Raises:
         Unwell: it ended, is not ready in time, does not answer, or frames stopped.
     """
-    _wait_until_ready(look, failure, limits)
+    _wait_until_ready(look, failure, limits, with_frames=with_frames)
     began_s = frame_s = time.monotonic()
-    latest, unwell = look().num_tracked, 0
+    latest, unwell = look().num_frames, 0
     grew = False
     while (now_s := time.monotonic()) < began_s + limits.watch_s:
         time.sleep(limits.poll_s)
@@ -94,23 +104,27 @@ def watch(
         unwell = unwell + 1 if seen.fault else 0
         if unwell >= _MOST_UNWELL:
             raise Unwell(seen.fault)
-        if seen.num_tracked > latest:
-            latest, frame_s, grew = seen.num_tracked, now_s, True
+        if seen.num_frames > latest:
+            latest, frame_s, grew = seen.num_frames, now_s, True
         elif with_frames and now_s > frame_s + limits.silent_s:
             raise Unwell(f"no camera has given a frame for {limits.silent_s:g} s")
     if with_frames and not grew:
         raise Unwell(f"no camera has given a frame for {limits.watch_s:g} s")
 
 
-def _wait_until_ready(look: Callable[[], Seen], failure: Callable[[], str], limits: Limits) -> None:
+def _wait_until_ready(
+    look: Callable[[], Seen], failure: Callable[[], str], limits: Limits, *, with_frames: bool
+) -> None:
     until_s = time.monotonic() + limits.ready_s
     while True:
         _check_runs(failure)
         seen = look()
-        if not seen.missing:
+        # Without a frame there is no engine, and a service is not ready; nor was the one before.
+        lacking = seen.missing if with_frames else seen.fault
+        if not lacking:
             return
         if time.monotonic() > until_s:
-            raise Unwell(f"not ready after {limits.ready_s:g} s: {seen.missing}")
+            raise Unwell(f"not ready after {limits.ready_s:g} s: {lacking}")
         time.sleep(limits.poll_s)
 
 

@@ -50,7 +50,7 @@ class Installed:
         if python.exists() and not shutil.which(python.name):
             environment["PYTHON"] = str(python)
         script = ["sh", str(bundle / MAKE_VERSION), str(bundle)]
-        self._run([*_NICE, *script], os.environ | environment)
+        self._run([*_NICE, *script], os.environ | environment, place=self._layout.versions)
         if not self.is_whole:
             raise UpdateFailed(f"{self.folder}: not whole after {MAKE_VERSION}")
 
@@ -61,7 +61,7 @@ class Installed:
             UpdateFailed: it did not end well.
         """
         command = [str(self.folder / "venv/bin/sightline"), *arguments]
-        return self._run(command, self._service_environment(), user=_service_user())
+        return self._run_as_service(command)
 
     def call_beside(self, *arguments: str) -> str:
         """As `call`, at low priority, for while the version before runs.
@@ -70,11 +70,15 @@ class Installed:
             UpdateFailed: it did not end well.
         """
         command = [*_NICE, str(self.folder / "venv/bin/sightline"), *arguments]
-        return self._run(command, self._service_environment(), user=_service_user())
+        return self._run_as_service(command)
+
+    def disown(self) -> None:
+        """Take away the mark that it is whole."""
+        (self.folder / MANIFEST).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove it, first of all the mark that it is whole."""
-        (self.folder / MANIFEST).unlink(missing_ok=True)
+        """Remove it, first of all the mark."""
+        self.disown()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _service_environment(self) -> dict[str, str]:
@@ -87,16 +91,26 @@ class Installed:
             **read_environment(self._layout.environment),
         }
 
+    def _run_as_service(self, command: Sequence[str]) -> str:
+        place = self._layout.state
+        return self._run(command, self._service_environment(), place=place, user=_service_user())
+
     def _run(
-        self, command: Sequence[str], environment: Mapping[str, str], user: str | None = None
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        place: Path,
+        user: str | None = None,
     ) -> str:
+        """Run it in a folder; Python imports from there, so for root no other may write it."""
         own = command[len(_NICE) :] if command[0] == _NICE[0] else command
         what = " ".join(own[:2])
         try:
             done = subprocess.run(
                 command,
                 env=environment,
-                cwd=self._layout.state,
+                cwd=place,
                 user=user,
                 group=user,
                 extra_groups=[] if user else None,

@@ -82,7 +82,8 @@ def alone(path: Path, wait_s: float = 0.0) -> Iterator[int | None]:
     """
     until_s = time.monotonic() + wait_s
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, 0o600)  # who may read it could lock it, and keep every update away
     except OSError as fault:
         reason = (fault.strerror or str(fault)).lower()
         raise UpdateFailed(f"{path}: {reason}; updates are made by root: sudo sightline") from None

@@ -41,12 +41,14 @@ class Systemd:
 
     def failure(self) -> str:
         shown = subprocess.run(
-            ["systemctl", "show", _UNIT, "-p", "ActiveState", "-p", "NRestarts"],
+            ["systemctl", "show", _UNIT, "-p", "ActiveState", "-p", "Job", "-p", "NRestarts"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         known = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
         if known.get("ActiveState") == "failed":
             return "its unit failed"
+        if known.get("ActiveState") == "inactive" and known.get("Job", "0") in ("", "0"):
+            return "it has ended"
         restarts = known.get("NRestarts", "0")
         return "" if restarts == "0" else f"systemd has restarted it {restarts} times"
 

@@ -36,8 +36,7 @@ def read_hints(layout: Layout) -> Hints:
     tree = read_tree(layout.settings)
     os.environ.update(read_environment(layout.environment))
     try:
-        listen = tree.get("http", {})
-        http = None if listen is None else HttpConfig.model_validate(listen)
+        http = _http_of(tree.get("http", {}))
     except ValidationError as fault:
         reason = fault.errors()[0]["msg"]
         raise ConfigError(f"{layout.settings}: http: {reason}") from None
@@ -69,6 +68,13 @@ def _variables(text: str) -> Iterator[tuple[str, str]]:
         if equals and not line.startswith(("#", ";")):
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
             yield name.strip(), value[1:-1] if quoted else value
+
+
+def _http_of(node: Any) -> HttpConfig | None:
+    """Where it answers; what else a later version has there is its own."""
+    if not isinstance(node, dict):
+        return None if node is None else HttpConfig.model_validate(node)
+    return HttpConfig.model_validate({key: node[key] for key in ("listen", "token") if key in node})
 
 
 def _node(tree: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -14,16 +14,19 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from model.errors import ModelError
 from pipeline.box import backup
 from pipeline.box.files import remove_file, replace_file, replace_link
-from pipeline.box.health import Limits, Seen, Unwell, has_frames, look_at, watch
+from pipeline.box.health import Limits, Seen, has_frames, look_at, watch
 from pipeline.box.installed import Installed
 from pipeline.box.journal import BEFORE_STOPPING, Journal, Step, UpdateState, alone
 from pipeline.box.layout import Layout
@@ -41,10 +44,13 @@ from pipeline.errors import BundleRefused, UpdateFailed
 
 logger = logging.getLogger(__name__)
 
-_BASELINE_S: Final = 5.0
+_BASELINE_S: Final = 10.0
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _RECOVER_WAIT_S: Final = 60.0
 _ROOM: Final = 4
-"""Bytes on the disk for each byte of a bundle: it is unpacked, compiled and backed up beside."""
+"""Bytes on the disk for each byte of a bundle: it is unpacked and compiled beside."""
+_COPIES: Final = 2
+"""Of the database: the backup, and what a rollback puts back."""
 
 
 class Updater:
@@ -99,11 +105,14 @@ class Updater:
             raise UpdateFailed(f"{layout.current}: leads to no version; run install.sh")
         if old == new:
             raise BundleRefused(f"{new} runs already; there is nothing to update")
-        size = sum(entry.bytes for entry in manifest.files.values())
+        is_there = (layout.version(new) / MANIFEST).exists()
+        needed = 0 if is_there else _ROOM * sum(entry.bytes for entry in manifest.files.values())
+        database = read_hints(layout).database
+        needed += _COPIES * database.stat().st_size if database.exists() else 0
         free = shutil.disk_usage(layout.versions).free
-        if free < _ROOM * size and not layout.version(new).is_dir():
+        if free < needed:
             raise UpdateFailed(
-                f"{layout.versions}: {free >> 20} MiB are free, and {_ROOM * size >> 20} may be "
+                f"{layout.versions}: {free >> 20} MiB are free, and {needed >> 20} may be "
                 "needed; make room"
             )
         return UpdateState(step="installing", old=old, new=new, previous=_target(layout.previous))
@@ -121,7 +130,7 @@ class Updater:
             new.call_beside("doctor")
             seen = look_at(read_hints(self._layout).http)
             new.call_beside("warm", str(self._layout.settings), *self._warming(new, seen))
-        except (UpdateFailed, ModelError, OSError, KeyboardInterrupt) as fault:
+        except BaseException as fault:  # noqa: BLE001 - whatever ends it, nothing is left
             if not was_there:
                 new.remove()
             self._journal.clear()
@@ -154,7 +163,7 @@ class Updater:
             self._enter(state, "watching")
             self._manager.start()
             watch(self._look(), self._manager.failure, self._limits, with_frames=with_frames)
-        except (UpdateFailed, ModelError, Unwell, OSError, KeyboardInterrupt) as fault:
+        except BaseException as fault:  # noqa: BLE001 - whatever ends it, the old version must run
             logger.warning("%s: %s; going back to %s", state.new, _why(fault), state.old)
             self._roll_back(state, new, restart=True)
             raise UpdateFailed(f"{state.new}: {_why(fault)}; went back to {state.old}") from None
@@ -194,25 +203,43 @@ class Updater:
         return state.new
 
     def _roll_back(self, state: UpdateState, new: Installed, *, restart: bool) -> None:
-        layout = self._layout
-        self._enter(state, "rolling-back")
-        if restart:
-            self._manager.stop()
-        replace_link(layout.current, state.old)
+        """Go back and start the old version, whatever else fails on the way.
+
+        Raises:
+            UpdateFailed: something did; the journal stays, and the next recovery tries it again.
+        """
+        with _uninterrupted():
+            steps: list[Callable[[], None]] = [
+                partial(self._enter, state, "rolling-back"),
+                *([self._manager.stop] if restart else []),
+                partial(self._lead_back, state),
+                partial(self._put_back, state),
+                *([self._manager.start] if restart else []),
+            ]
+            num_failed = sum(not _succeeds(step) for step in steps)
+            if num_failed:
+                raise UpdateFailed(
+                    f"{state.old} is not wholly back, see above; when the cause is gone run: "
+                    "sightline update --recover"
+                )
+            if state.new != state.previous:
+                # At a start of the service cameras wait; a later update removes the rest.
+                (new.remove if restart else new.disown)()
+            self._journal.clear()
+            shutil.rmtree(self._backup_of(state), ignore_errors=True)
+
+    def _lead_back(self, state: UpdateState) -> None:
+        replace_link(self._layout.current, state.old)
         if state.previous is None:
-            remove_file(layout.previous)
+            remove_file(self._layout.previous)
         else:
-            replace_link(layout.previous, state.previous)
-        # After the link: the old version knows where its settings name the database.
+            replace_link(self._layout.previous, state.previous)
+
+    def _put_back(self, state: UpdateState) -> None:
+        """Settings first: the old version knows where its own name the database."""
         kept = self._backup_of(state)
-        backup.restore_settings(kept, layout.settings)
-        backup.restore_database(kept, read_hints(layout).database, state.new)
-        if restart:
-            self._manager.start()
-        if state.new != state.previous:
-            new.remove()
-        shutil.rmtree(kept, ignore_errors=True)
-        self._journal.clear()
+        backup.restore_settings(kept, self._layout.settings)
+        backup.restore_database(kept, read_hints(self._layout).database, state.new)
 
     def _enter(self, state: UpdateState, step: Step) -> None:
         logger.info("%s: %s", state.new, step)
@@ -246,8 +273,35 @@ def check_bundle(bundle: Path, trusted: Path | None) -> Manifest:
     return manifest
 
 
+def _succeeds(step: Callable[[], None]) -> bool:
+    """Do it, and say if that failed."""
+    try:
+        step()
+    except Exception as fault:  # noqa: BLE001 - the steps after it are done all the same
+        logger.error("while going back: %s", fault)
+        return False
+    return True
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have signals that would end this do nothing.
+
+    By a handler: signals that are ignored stay so in what is started here, the service among it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _why(fault: BaseException) -> str:
-    return "interrupted" if isinstance(fault, KeyboardInterrupt) else str(fault)
+    return "interrupted" if isinstance(fault, KeyboardInterrupt) else str(fault) or repr(fault)
 
 
 def _target(link: Path) -> str | None:

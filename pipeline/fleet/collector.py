@@ -78,7 +78,7 @@ class Collector:
         self._stop: Mailbox[None] = Mailbox()
         self._peers: dict[bytes, Peer] = {}
         """By what ZeroMQ calls the connection."""
-        self._age = AgeClock()
+        self._age = AgeClock(self.database.latest_s())
         self._beat_s = time.monotonic()
         self._tidy_at_s = self._look_at_s = self._handshakes_told_s = 0.0
         self.writable = True
@@ -218,7 +218,7 @@ class Collector:
         if batch.is_empty:
             return
         try:
-            fresh = self.database.keep(batch.messages, batch.reports.items(), time.time())
+            fresh = self.database.keep(batch.messages, batch.reports.items(), self._age.now())
         except sqlite3.Error as failure:
             self._fail(failure)
             return
@@ -236,10 +236,10 @@ class Collector:
             match wire.from_box(parts[0].buffer):
                 case wire.Hello() as hello:
                     self._let_in(peer, name, hello, str(parts[0].get("Peer-Address")))
-                case _ if peer not in self._peers:
-                    pass  # sent before the box knew of a refusal
+                case _ if (known := self._peers.get(peer)) is None or known.name != name:
+                    pass  # sent before the box knew of a refusal, or by who only says it is the box
                 case wire.Told() as told:
-                    self._take_event(self._peers[peer], told, parts[1:], batch)
+                    self._take_event(known, told, parts[1:], batch)
                 case wire.Health(report=report):
                     self._roster.hear(name, report)
                     batch.reports[name] = wire.encode_report(report)
@@ -329,6 +329,8 @@ class Collector:
                 self._tidy_at_s = 0.0  # there may be more
         except sqlite3.Error as failure:
             self._fail(failure)
+        else:
+            self._recover()
 
     def _send(self, peer: bytes, message: wire.FromCollector) -> None:
         try:

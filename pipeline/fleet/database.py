@@ -35,10 +35,18 @@ _TABLES: Final = (
         UNIQUE (box, id, revision)
     )""",
     "CREATE INDEX messages_box ON messages (box, number)",
+    "CREATE INDEX messages_camera ON messages (camera, number)",
+    "CREATE INDEX messages_kind ON messages (kind, number)",
+    "CREATE INDEX messages_received ON messages (received_s)",
     """CREATE TABLE boxes (
         name TEXT PRIMARY KEY, heard_s REAL NOT NULL, told INTEGER NOT NULL, report BLOB
     )""",
 )
+
+
+_MUCH: Final = "ORDER BY number"
+_OLD: Final = "WHERE received_s < ? ORDER BY received_s"
+"""Which go first; a clock that was wrong has left times that do not go by the number."""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +130,11 @@ class FleetDatabase:
             for name, heard_s, told, report in rows
         }
 
+    def latest_s(self) -> float | None:
+        """When a message came last, in seconds since 1970; None where there is none."""
+        ((at_s,),) = self._connection.execute("SELECT max(received_s) FROM messages").fetchall()
+        return at_s
+
     def keep(
         self, messages: Sequence[Message], reports: Iterable[tuple[str, bytes]], now_s: float
     ) -> dict[str, int]:
@@ -147,10 +160,10 @@ class FleetDatabase:
         too_much = self._used_bytes() > self._config.keep_mib << 20
         with transaction(self._connection):
             removed = self._connection.execute(
-                """DELETE FROM messages WHERE number IN (
-                    SELECT number FROM messages ORDER BY number LIMIT ?
-                ) AND (received_s < ? OR ?)""",
-                (_STEP_ROWS, before_s, too_much),
+                f"""DELETE FROM messages WHERE number IN (
+                    SELECT number FROM messages {_MUCH if too_much else _OLD} LIMIT ?
+                )""",
+                (*(() if too_much else (before_s,)), _STEP_ROWS),
             ).rowcount
         # a script is stepped to its end; one statement without rows gives back a single page
         self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")

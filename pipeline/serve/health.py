@@ -33,9 +33,10 @@ def report_of(status: Mapping[str, Any]) -> Report:
 
 def _camera(camera: Mapping[str, Any]) -> CameraHealth:
     counters = camera["counters"]
+    reason = (camera["reason"] or "").replace(camera["source"], "its source")
     return CameraHealth(
         state=camera["state"],
-        reason=camera["reason"][:MOST_TEXT] if camera["reason"] else None,
+        reason=reason[:MOST_TEXT] or None,
         decoded_fps=camera["decoded_fps"],
         tracked_fps=camera["tracked_fps"],
         decoded=counters["decoded"],

@@ -39,7 +39,7 @@ class Service(Protocol):
     """What is asked and told; every method may be called from any thread."""
 
     def faults(self) -> list[str]:
-        """Why the service does not work; empty while it does."""
+        """Why the service does not work; empty while it does. Waits for nothing, as `missing`."""
         ...
 
     def missing(self) -> list[str]:
@@ -105,10 +105,10 @@ class _Answers:
         self._service = service
 
     async def health(self, _: Request) -> Response:
-        return state("faults", await run_in_threadpool(self._service.faults))
+        return state("faults", self._service.faults())
 
     async def readiness(self, _: Request) -> Response:
-        return state("missing", await run_in_threadpool(self._service.missing))
+        return state("missing", self._service.missing())
 
     async def metrics(self, _: Request) -> Response:
         return Response(await run_in_threadpool(self._service.metrics), media_type=EXPOSITION)

@@ -77,11 +77,17 @@ class PartialFile(FileIO):
         self._synced = self._end
 
     def close(self) -> None:
-        """Close the file; `publish` has the rest of it reach the disk."""
-        if self._syncer is not None:
-            self._syncer.close()
-            self._syncer = None
-        super().close()
+        """Close the file; `publish` has the rest of it reach the disk.
+
+        Raises:
+            OSError: earlier data did not.
+        """
+        syncer, self._syncer = self._syncer, None
+        try:
+            if syncer is not None:
+                syncer.close()
+        finally:
+            super().close()
 
 
 def publish(path: Path) -> None:

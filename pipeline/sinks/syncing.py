@@ -36,11 +36,18 @@ class Syncer:
         self._called.set()
 
     def close(self) -> None:
-        """End; what is under way is waited for."""
+        """End; what is under way is waited for.
+
+        Raises:
+            OSError: something did not reach the disk. Nobody else is told: the system reports a
+                failed write to one descriptor once.
+        """
         self._ended.set()
         self._called.set()
         self._thread.join()
         os.close(self._descriptor)
+        if self._failure is not None:
+            raise self._failure
 
     def _run(self) -> None:
         try:

@@ -10,27 +10,44 @@ from typing import Final
 
 BELIEVED_AFTER_S: Final = 3600.0
 _SLACK_S: Final = 60.0
-"""By how much it may be ahead of what has passed without anybody having set it."""
+"""By how much it may differ from what has passed without anybody having set it."""
 
 
 class AgeClock:
-    """The wall clock, whose leaps forward are believed once they have lasted; of one thread."""
+    """The wall clock, whose leaps are believed once they have lasted; of one thread.
 
-    def __init__(self) -> None:
-        """Begin with the wall clock as it is."""
-        self._believed_s, self._at_s = time.time(), time.monotonic()
-        self._ahead_since_s: float | None = None
+    Until then it goes on as before the leap. What was stamped by it is to be moved by a leap that
+    is believed: it is as old as it was, and the new time knows better when that was.
+    """
+
+    def __init__(self, latest_s: float | None) -> None:
+        """Begin where what is kept ends: a clock that is far from that may be wrong.
+
+        Args:
+            latest_s: The latest time that is kept, in seconds since 1970; None where nothing is.
+        """
+        self._believed_s = time.time() if latest_s is None else latest_s
+        self._at_s = time.monotonic()
+        self._leapt_at_s: float | None = None
+        self._leap_s = 0.0
 
     def now(self) -> float:
-        """Seconds since 1970, late rather than early."""
+        """Seconds since 1970."""
         wall_s, at_s = time.time(), time.monotonic()
         expected_s = self._believed_s + at_s - self._at_s
-        if wall_s <= expected_s + _SLACK_S:
-            self._ahead_since_s = None
+        if abs(wall_s - expected_s) <= _SLACK_S:
+            self._leapt_at_s = None
         else:
-            if self._ahead_since_s is None:
-                self._ahead_since_s = at_s
-            if at_s - self._ahead_since_s < BELIEVED_AFTER_S:
+            if self._leapt_at_s is None:
+                self._leapt_at_s = at_s
+            if at_s - self._leapt_at_s < BELIEVED_AFTER_S:
                 return expected_s
+            self._leapt_at_s = None
+            self._leap_s += wall_s - expected_s
         self._believed_s, self._at_s = wall_s, at_s
         return wall_s
+
+    def take_leap(self) -> float:
+        """By how many seconds it has leapt since this was asked before."""
+        leap_s, self._leap_s = self._leap_s, 0.0
+        return leap_s

@@ -12,12 +12,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from model.errors import ConfigError
-from model.files import make_folder
+from model.files import make_folder, put_in_place
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,12 @@ MIGRATIONS: Final = (
         "CREATE INDEX events_started ON events (started_s, id)",
         "CREATE INDEX events_camera ON events (camera, started_s, id)",
         "CREATE INDEX events_kind ON events (kind, started_s, id)",
+    ),
+    (  # 3: events age by when they were kept, whatever the clock was when they happened
+        "ALTER TABLE events ADD COLUMN kept_s REAL NOT NULL DEFAULT 0",
+        "UPDATE events SET kept_s = at_s",
+        "DROP INDEX events_at",
+        "CREATE INDEX events_kept ON events (kept_s)",
     ),
 )
 """What makes a file of version n from one of version n - 1; a new file takes every step."""
@@ -147,16 +153,33 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def salvage(old: sqlite3.Connection, path: Path) -> sqlite3.Connection:
-    """Write a database whose file was removed, and which is open still, to where it was."""
+    """Write a database whose file was taken away, and which is open still, to where it was.
+
+    What lies there now is set aside, but only once the copy is whole.
+
+    Raises:
+        OSError, sqlite3.Error: the old file cannot be read any more, or the new one not written.
+    """
     make_folder(path.parent)
+    beside = path.with_name(f".{path.name}.salvaged")
+    beside.unlink(missing_ok=True)
+    with closing(sqlite3.connect(beside, isolation_level=None)) as copy:
+        old.backup(copy)
+    if path.exists():
+        set_aside(path, "replaced")
     for ending in _BESIDE:
         path.with_name(path.name + ending).unlink(missing_ok=True)
-    copy = sqlite3.connect(path, isolation_level=None)
-    try:
-        old.backup(copy)
-    finally:
-        copy.close()
+    put_in_place(beside, path)
     return open_database(path)
+
+
+def is_readable(connection: sqlite3.Connection) -> bool:
+    """Whether the file that is open still gives what it holds."""
+    try:
+        connection.execute("SELECT total(length(body)) FROM events").fetchall()
+    except sqlite3.Error:
+        return False
+    return True
 
 
 def set_aside(path: Path, why: str) -> None:

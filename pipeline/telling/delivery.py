@@ -96,14 +96,20 @@ class Delivery:
                     break
                 else:
                     seen = self._journal.wait_for_news(seen, _LOOK_S)
-            except Unreachable as failure:
-                self._rest(failure)
+            except Exception as failure:  # noqa: BLE001 - whatever it is, it is an outage of this one
+                self._rest(self._outage(failure))
                 if self._finish_by_s is not None:
                     break
             if self._finish_by_s is not None and time.monotonic() > self._finish_by_s:
                 break
         self._receiver.close()
         self._reader.close()
+
+    def _outage(self, failure: Exception) -> Unreachable:
+        if isinstance(failure, Unreachable):
+            return failure
+        logger.error("%s: failed", self._receiver.name, exc_info=failure)
+        return Unreachable(f"failed: {type(failure).__name__}")
 
     def _take(self) -> list[_Item]:
         """The next letters: rows first, and what is in memory while no row can be written."""

@@ -12,7 +12,8 @@ What always holds. If the code is at odds with it, the code is wrong.
 3.  If the database cannot be written, that is said once; the events wait and it is tried until it
     can. Receivers are told from memory until then, so that an event about a full disk gets out.
 4.  If the file was removed or replaced, it is written anew from what is open still, with all it
-    held. A damaged one is kept under another name, and a new one begun.
+    held. Where that cannot be read any more, as after its disk was gone and came back, what lies
+    there is gone on with. A damaged one is kept under another name, and a new one begun.
 5.  Events left open by a run that was killed are given an end before the first new one is kept.
 """
 
@@ -30,13 +31,14 @@ from typing import Final, Protocol
 
 from model.errors import ConfigError
 from pipeline.events import Event
-from pipeline.telling import outbox
+from pipeline.telling import outbox, store
 from pipeline.telling.age import AgeClock
 from pipeline.telling.config import DatabaseConfig, OutboxConfig
 from pipeline.telling.database import (
     CHECKPOINT_S,
     checkpoint,
     identity,
+    is_readable,
     loose_transaction,
     make_room,
     open_database,
@@ -46,7 +48,6 @@ from pipeline.telling.database import (
     transaction,
 )
 from pipeline.telling.letters import Key, encode_event
-from pipeline.telling.store import ends_of_interrupted, forget, keep
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class Journal:
         self._last_seq, self._begun = 0, False
         self._pause_s = _FIRST_PAUSE_S
         self._tidy_at_s = 0.0
-        self._age = AgeClock()
+        self._age, self._inherited_row = AgeClock(None), 0
         try:
             self._open()
         except (sqlite3.Error, OSError) as failure:
@@ -301,16 +302,22 @@ class Journal:
         if self._connection is None:
             self._open()
         elif (found := identity(path)) != self._identity:
-            self._follow(self._connection, is_removed=found is None)
+            self._follow(self._connection, is_gone=found is None)
         assert self._connection is not None
         return self._connection
 
-    def _follow(self, old: sqlite3.Connection, *, is_removed: bool) -> None:
+    def _follow(self, old: sqlite3.Connection, *, is_gone: bool) -> None:
         """Write what is open still to where its file was."""
         path = self._database.path
-        if not is_removed:
-            set_aside(path, "replaced")
-        fresh = salvage(old, path)
+        try:
+            fresh = salvage(old, path)
+        except sqlite3.Error:
+            if is_gone or is_readable(old):
+                raise
+            self._connection = None
+            old.close()
+            fault = "the file before cannot be read any more; what lies there now is taken"
+            raise sqlite3.OperationalError(fault) from None
         logger.warning("%s: was taken away; written anew from what was open", path)
         old.close()
         self._connection, self._identity = fresh, identity(path)
@@ -323,6 +330,8 @@ class Journal:
         try:
             if not self._begun:
                 self._begin(connection)
+            # A commit that was said to have failed may have reached the disk all the same.
+            self._last_seq = max(self._last_seq, outbox.last_seq(connection))
         except BaseException:
             connection.close()
             raise
@@ -332,24 +341,32 @@ class Journal:
     def _begin(self, connection: sqlite3.Connection) -> None:
         """Take over what an earlier run has left."""
         with transaction(connection):
-            self.inherited = self._last_seq = outbox.begin(connection, self._receivers)
-        ends = ends_of_interrupted(connection)
+            for receiver, number in outbox.begin(connection, self._receivers).items():
+                logger.warning(
+                    "%s: no longer in the settings; %d messages for it are dropped",
+                    *(receiver, number),
+                )
+        self.inherited = outbox.last_seq(connection)
+        self._inherited_row = store.last_row(connection)
+        self._age = AgeClock(store.latest(connection))
+        ends = store.ends_of_interrupted(connection)
         self.counts.interrupted = len(ends)
         with self._changed:
-            for event, body in reversed(ends):
-                receivers = set(self._surroundings.receivers_of(event))
-                self._waiting.appendleft(Waiting(event, body, receivers))
+            self._group[:0] = [
+                Waiting(event, body, set(self._surroundings.receivers_of(event)))
+                for event, body in ends
+            ]
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         with self._changed:
             group = [(one, tuple(one.receivers)) for one in self._group]
             num_done, num_parked = len(self._done), len(self._parked)
-        now_s = time.time()
+        now_s = self._age.now()
         num_kept, seq = 0, self._last_seq
         begin = transaction if group else loose_transaction
         with begin(connection):
             for one, receivers in group:
-                if keep(connection, one.event, one.body):
+                if store.keep(connection, one.event, one.body, now_s):
                     num_kept, seq = num_kept + 1, seq + 1
                     row = outbox.Row(seq=seq, key=one.key, body=one.body)
                     outbox.add(connection, receivers, row, put_s=now_s)
@@ -373,6 +390,10 @@ class Journal:
     def _tidy(self, connection: sqlite3.Connection) -> None:
         """Remove what is too old or too much, and have the rest reach the disk."""
         now_s = self._age.now()
+        if leap_s := self._age.take_leap():
+            with transaction(connection):
+                outbox.shift(connection, leap_s, after=self.inherited)
+                store.shift(connection, leap_s, after=self._inherited_row)
         dropped = outbox.bound(
             connection,
             self._receivers,
@@ -383,7 +404,7 @@ class Journal:
             if number:
                 self.counts.dropped[receiver] += number
                 logger.warning("%s: %d messages waited too long and are dropped", receiver, number)
-        snapshots = forget(
+        snapshots = store.forget(
             connection,
             before_s=now_s - self._database.keep_days * _DAY_S,
             most_bytes=self._database.keep_mib << 20,

@@ -136,18 +136,23 @@ class _Connection:
             Refused: the broker lets the group after `num_done` not be published.
         """
         self._confirmed.clear()
+        sent: list[list[int]] = []
+        fault = ""
         try:
-            sent = [[self._publish(post) for post in group] for group in groups]
+            for group in groups:
+                sent.append([self._publish(post) for post in group])  # noqa: PERF401 - until it fails
         except (ValueError, RuntimeError) as failure:
-            raise Refused(f"{self._where}: cannot be published: {type(failure).__name__}") from None
+            fault = type(failure).__name__
         by_s = time.monotonic() + self._timeout_s
         with self._changed:
             self._changed.wait_for(
                 lambda: self._ended or all(n in self._confirmed for group in sent for n in group),
                 max(0.0, by_s - time.monotonic()),
             )
-            for num_done, group in enumerate(sent):
-                self._judge(group, num_done)
+            for num_done, numbers in enumerate(sent):
+                self._judge(numbers, num_done)
+        if fault:
+            raise Refused(f"{self._where}: cannot be published: {fault}", num_done=len(sent))
 
     def close(self) -> None:
         """End it."""

@@ -31,13 +31,26 @@ class Counts:
     parked: int = 0
 
 
-def begin(connection: sqlite3.Connection, receivers: Sequence[str]) -> int:
-    """Drop what is for no one any more, unpark the rest; return the last number in use."""
+def begin(connection: sqlite3.Connection, receivers: Sequence[str]) -> dict[str, int]:
+    """Drop what is for no one any more, and unpark the rest; return how many were of whom."""
     marks = ",".join("?" * len(receivers))
-    connection.execute(f"DELETE FROM outbox WHERE receiver NOT IN ({marks})", receivers)
+    removed = f"FROM outbox WHERE receiver NOT IN ({marks})"
+    found = connection.execute(f"SELECT receiver, count(*) {removed} GROUP BY receiver", receivers)
+    dropped = dict(found.fetchall())
+    connection.execute(f"DELETE {removed}", receivers)
     connection.execute("UPDATE outbox SET parked = 0 WHERE parked")
+    return dropped
+
+
+def last_seq(connection: sqlite3.Connection) -> int:
+    """The last number in use; 0 for none."""
     ((last,),) = connection.execute("SELECT coalesce(max(seq), 0) FROM outbox").fetchall()
     return int(last)
+
+
+def shift(connection: sqlite3.Connection, seconds: float, *, after: int) -> None:
+    """Move the time at which rows after a number came, as the clock was wrong then."""
+    connection.execute("UPDATE outbox SET put_s = put_s + ? WHERE seq > ?", (seconds, after))
 
 
 def add(

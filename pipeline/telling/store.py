@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Events as they are kept: one row each, as its last message left it."""
 
+import logging
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,11 +14,16 @@ from pipeline.events import Event, EventKind
 from pipeline.telling.database import Reader, transaction
 from pipeline.telling.letters import decode_event, encode_event
 
+logger = logging.getLogger(__name__)
+
 Place = tuple[float, str]
 """Where a page ends: start and id of its last event."""
 
 _MOST_ROWS: Final = 1000
 _STEP_ROWS: Final = 200
+_SAMPLED_ROWS: Final = 200
+_ROW_BYTES: Final = 150
+"""Of a row of the outbox, with its indexes, beside its body."""
 _MOST_STEPS: Final = 50  # of one tidying, which events wait for
 _VACUUM_PAGES: Final = 2000
 
@@ -78,14 +84,21 @@ class History:
             return reader.rows(statement, values)
 
 
-def keep(connection: sqlite3.Connection, event: Event, body: bytes) -> bool:
-    """Write what an event has become; False where it was known to be so, or further, already."""
+def keep(connection: sqlite3.Connection, event: Event, body: bytes, kept_s: float) -> bool:
+    """Write what an event has become; False where it was known to be so, or further, already.
+
+    Args:
+        connection: To the database, in a transaction.
+        event: What it has become.
+        body: The same as it is kept.
+        kept_s: When that is, as it counts for what is too old, in seconds since 1970.
+    """
     still_open = event.phase in ("start", "update")
     written = connection.execute(
-        """INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+        """INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET
             revision = excluded.revision, at_s = excluded.at_s, open = excluded.open,
-            snapshot = excluded.snapshot, body = excluded.body
+            snapshot = excluded.snapshot, body = excluded.body, kept_s = excluded.kept_s
         WHERE excluded.revision > revision""",
         (
             event.id,
@@ -97,6 +110,7 @@ def keep(connection: sqlite3.Connection, event: Event, body: bytes) -> bool:
             still_open,
             event.snapshot,
             body,
+            kept_s,
         ),
     )
     return written.rowcount > 0
@@ -107,7 +121,12 @@ def ends_of_interrupted(connection: sqlite3.Connection) -> list[tuple[Event, byt
     rows = connection.execute("SELECT body FROM events WHERE open ORDER BY id").fetchall()
     ends = []
     for (body,) in rows:
-        event = decode_event(body)
+        try:
+            event = decode_event(body)
+        except msgspec.MsgspecError as fault:
+            # A later version's; it must not keep this one from starting.
+            logger.error("an open event cannot be read and stays open: %s", fault)
+            continue
         end = msgspec.structs.replace(
             event,
             revision=event.revision + 1,
@@ -120,18 +139,37 @@ def ends_of_interrupted(connection: sqlite3.Connection) -> list[tuple[Event, byt
     return ends
 
 
+def latest(connection: sqlite3.Connection) -> float | None:
+    """When something of an event was kept last, in seconds since 1970; None where nothing was."""
+    ((kept_s,),) = connection.execute("SELECT max(kept_s) FROM events").fetchall()
+    return kept_s
+
+
+def last_row(connection: sqlite3.Connection) -> int:
+    """The number of the event that came last; 0 for none."""
+    ((last,),) = connection.execute("SELECT coalesce(max(rowid), 0) FROM events").fetchall()
+    return int(last)
+
+
+def shift(connection: sqlite3.Connection, seconds: float, *, after: int) -> None:
+    """Move the time at which events after a number were kept, as the clock was wrong then."""
+    connection.execute("UPDATE events SET kept_s = kept_s + ? WHERE rowid > ?", (seconds, after))
+
+
 def forget(connection: sqlite3.Connection, *, before_s: float, most_bytes: int) -> list[str]:
     """Remove what is too old or too much, give its room back, and return its snapshots.
 
-    A large excess takes several calls, so that events need not wait for long.
+    What receivers still wait for lies in the same file and counts for nothing here: an outage of
+    one must not cost what is kept. Open events stay. A large excess takes several calls, so that
+    events need not wait for long.
     """
     snapshots: list[str] = []
     for _ in range(_MOST_STEPS):
-        too_much = _used_bytes(connection) > most_bytes
+        too_much = _used_bytes(connection) - _outbox_bytes(connection) > most_bytes
         with transaction(connection):
             rows = connection.execute(
                 """DELETE FROM events WHERE id IN (
-                    SELECT id FROM events WHERE at_s < ? ORDER BY at_s LIMIT ?
+                    SELECT id FROM events WHERE kept_s < ? AND NOT open ORDER BY kept_s LIMIT ?
                 ) RETURNING snapshot""",
                 (float("inf") if too_much else before_s, _STEP_ROWS),
             ).fetchall()
@@ -141,6 +179,16 @@ def forget(connection: sqlite3.Connection, *, before_s: float, most_bytes: int) 
     # a script is stepped to its end; one statement without rows gives back a single page
     connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
     return snapshots
+
+
+def _outbox_bytes(connection: sqlite3.Connection) -> float:
+    """What the rows of receivers take, about: as many as there are, of the size of the last."""
+    ((number, size),) = connection.execute(
+        """SELECT (SELECT count(*) FROM outbox), (SELECT avg(length(body)) FROM (
+            SELECT body FROM outbox ORDER BY receiver, seq DESC LIMIT ?))""",
+        (_SAMPLED_ROWS,),
+    ).fetchall()
+    return number * (_ROW_BYTES + (size or 0.0))
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:

@@ -25,6 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LINE = re.compile(r"(public|secret): ([0-9a-f]{64})")
 _TELL_AGAIN_S = 10.0
 _MOST_TOLD = 256
+_MOST_AT_ONCE = 16
 _ZAP_PARTS = 7
 
 _PUBLIC_TEXT = """\
@@ -151,8 +152,13 @@ class Doorkeeper:
         self._told: dict[str, float] = {}
 
     def answer(self) -> None:
-        """Answer the questions that wait; a key let in is the user of its connection."""
-        while self.socket.poll(0):
+        """Answer questions that wait; a key let in is the user of its connection.
+
+        Not all of them: who knocks without end must not keep the others from being served.
+        """
+        for _ in range(_MOST_AT_ONCE):
+            if not self.socket.poll(0):
+                return
             parts = self.socket.recv_multipart()
             if len(parts) < _ZAP_PARTS:
                 self.socket.send_multipart((b"1.0", b"", b"500", b"", b"", b""))
@@ -161,7 +167,9 @@ class Doorkeeper:
             right = (domain, mechanism) == (DOMAIN, b"CURVE")
             name = self._name_of(key) if right else None
             if name is None:
-                self._tell(key.hex(), address.decode(errors="replace"))
+                whence, refused = address.decode(errors="replace"), key.hex()
+                text = f"{whence}: refused the key {refused}: it is not in {self._allowed}"
+                self._tell(refused, text)
                 self.socket.send_multipart((version, request, b"400", b"unknown key", b"", b""))
             else:
                 user = f"{name} {key.hex()}".encode()[-255:]
@@ -177,18 +185,18 @@ class Doorkeeper:
                 if read_public(file) == key:
                     return file.stem
             except ConfigError as error:  # one that is being written, or spoilt, bars no other
-                logger.warning("%s", error)
+                self._tell(str(file), str(error))
         return None
 
-    def _tell(self, key: str, address: str) -> None:
-        """Log a refused key, but not as often as someone knocks."""
+    def _tell(self, about: str, text: str) -> None:
+        """Log something, but not as often as someone knocks."""
         now_s = time.monotonic()
-        if now_s < self._told.get(key, 0.0) + _TELL_AGAIN_S:
+        if now_s < self._told.get(about, 0.0) + _TELL_AGAIN_S:
             return
         if len(self._told) >= _MOST_TOLD:
             self._told.clear()
-        self._told[key] = now_s
-        logger.warning("%s: refused the key %s: it is not in %s", address, key, self._allowed)
+        self._told[about] = now_s
+        logger.warning("%s", text)
 
 
 def _public_files(path: Path) -> list[Path]:

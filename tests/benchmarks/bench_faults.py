@@ -26,6 +26,8 @@ from tests.pipeline.telling.broker import MOSQUITTO
 
 WARM_UP = 50
 FRAMES_AGED = 250
+MOST_DEATHS = 100
+"""In a minute; kills come faster here than a service would put up with."""
 
 
 def main() -> None:
@@ -47,7 +49,8 @@ def main() -> None:
 def measure(options: argparse.Namespace, wanted: list[str], folder: Path) -> dict[str, Any]:
     """Run one service through all faults."""
     chance, faults, failed = random.Random(options.seed), {}, {}
-    with world(folder, with_broker=MOSQUITTO is not None, placement=options.placement) as running:
+    settings = {"placement": options.placement, "supervision": {"restarts": MOST_DEATHS}}
+    with world(folder, with_broker=MOSQUITTO is not None, **settings) as running:
         ages = await_ages(running)
         for name in wanted:
             outcomes = []

@@ -19,6 +19,7 @@ import pytest
 from pipeline.serve import service
 from tests.deploy.unit import UNIT, read_unit
 
+UNITS = sorted(UNIT.parent.glob("*.service"))
 EXPOSURE = 1.6
 """As systemd 252 counts. What is left is what the service is for: the network, cameras, engines
 that compile."""
@@ -33,16 +34,18 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
 
-def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
-    unit = tmp_path / UNIT.name
-    unit.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", UNIT.read_text()))
+@pytest.mark.parametrize("ours", UNITS, ids=lambda unit: unit.name)
+def test_systemd_finds_no_fault_in_a_unit(tmp_path: Path, ours: Path) -> None:
+    unit = tmp_path / ours.name
+    unit.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", ours.read_text()))
     verdict = analyze("verify", "--man=no", unit)
     assert (verdict.returncode, verdict.stdout, verdict.stderr) == (0, "", "")
 
 
-def test_systemd_counts_no_more_exposure_than_the_service_needs() -> None:
-    verdict = analyze("security", "--offline=true", f"--threshold={EXPOSURE * 10:.0f}", UNIT)
-    said = re.search(r"exposure level for sightline\.service: ([0-9.]+)", verdict.stdout)
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_counts_no_more_exposure_than_the_service_needs(unit: Path) -> None:
+    verdict = analyze("security", "--offline=true", f"--threshold={EXPOSURE * 10:.0f}", unit)
+    said = re.search(r"exposure level for [a-z-]+\.service: ([0-9.]+)", verdict.stdout)
     assert said is not None, verdict.stderr
     assert float(said[1]) <= EXPOSURE
     assert verdict.returncode == 0

@@ -23,6 +23,12 @@ from pipeline.errors import BundleRefused
 SOURCE: Final = Path(__file__).parents[3]
 """The checkout; an installed package has no scripts to bundle."""
 _TOP: Final = ("install.sh", "uninstall.sh")
+_PARTS: Final = (
+    "make_version.sh",
+    "recover.sh",
+    "sightline.service",
+    "sightline-collect.service",
+)
 _MODEL: Final = "model"
 """What the weights are called on a box, whichever they are, so that its settings can stay."""
 
@@ -57,7 +63,7 @@ def make_bundle(folder: Path, recipe: Recipe) -> Manifest:
     for script in _TOP:
         shutil.copyfile(SOURCE / "deploy" / script, folder / script)
     (folder / "deploy").mkdir()
-    for name in ("make_version.sh", "recover.sh", "sightline.service"):
+    for name in _PARTS:
         shutil.copyfile(SOURCE / "deploy" / name, folder / "deploy" / name)
     if recipe.key is not None:
         _place_public_key(recipe.key, folder / "config/trusted")

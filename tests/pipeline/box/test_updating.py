@@ -3,6 +3,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -19,6 +21,7 @@ from pipeline.box.health import Limits
 from pipeline.box.manifest import read_manifest, write_manifest
 from pipeline.box.signing import make_pair, sign_bundle
 from pipeline.errors import BundleRefused, UpdateFailed
+from pipeline.telling.database import MIGRATIONS
 from tests.pipeline.box.box import ROOT, Box, build_bundle
 
 
@@ -109,7 +112,7 @@ def test_a_rollback_over_a_changed_schema_loses_no_event(box: Box, tmp_path: Pat
     with pytest.raises(UpdateFailed, match="went back to 1"):
         box.updater().update(bundle, signed=False)
     assert box.layout.settings.read_bytes() == settings
-    assert box.rows("PRAGMA user_version") == [(2,)]
+    assert box.rows("PRAGMA user_version") == [(len(MIGRATIONS),)]
     assert box.rows("SELECT id FROM events ORDER BY at_s") == [("before",), ("2.0",)]
     assert box.rows("SELECT seq FROM outbox") == []  # what the new one had told is not told again
     assert (box.layout.state / "events.db.from-2.0").exists()
@@ -215,19 +218,70 @@ def check_recovers(box: Box, settings: bytes) -> None:
         assert box.links() == ("1.0", None)
         assert box.versions() == {"1.0"}
         assert box.layout.settings.read_bytes() == settings
-        assert box.rows("PRAGMA user_version") == [(2,)]
+        assert box.rows("PRAGMA user_version") == [(len(MIGRATIONS),)]
         assert ("before",) in box.rows("SELECT id FROM events")
     assert box.updater().recover(restart=True) is None  # twice is once
 
 
-@pytest.mark.parametrize("limit", [5, 9, 16])
-def test_kill_9_while_it_stops_migrates_or_watches_is_undone(
-    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
-) -> None:
-    bundle = build_bundle(tmp_path / "2.0", "2.0", "schema")
-    assert update_until(box, bundle, limit, monkeypatch)
-    assert box.layout.update_journal.exists()
+def update_until_step(box: Box, bundle: Path, step: str) -> None:
+    """Update in a process that kills itself when it has begun a step."""
+    enter = journal.Journal.enter
+
+    def enter_and_die(written: journal.Journal, state: journal.UpdateState) -> None:
+        enter(written, state)
+        if state.step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            with patch.object(journal.Journal, "enter", enter_and_die):
+                box.updater().update(bundle, signed=False)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    state = box.updater()._journal.read()
+    assert state is not None
+    assert state.step == step
+
+
+@pytest.mark.parametrize("step", ["stopping", "switching", "rolling-back"])
+def test_kill_9_at_a_step_is_undone(box: Box, tmp_path: Path, step: str) -> None:
+    update_until_step(box, build_bundle(tmp_path / "2.0", "2.0", "schema-record-crash"), step)
     check_recovers(box, box.settings)
+
+
+def test_kill_9_while_the_backup_goes_leaves_the_database(box: Box, tmp_path: Path) -> None:
+    """A backup that is half gone does not say that there was no database."""
+    update_until_step(box, build_bundle(tmp_path / "2.0", "2.0", "schema"), "watching")
+    backup.restore_database(box.layout.backups / "2.0", box.layout.database, "2.0")
+    (box.layout.backups / "2.0" / "events.db").unlink()
+    check_recovers(box, box.settings)
+
+
+def test_the_old_version_is_started_though_something_cannot_be_put_back(
+    box: Box, tmp_path: Path
+) -> None:
+    fault = sqlite3.OperationalError("disk I/O error")
+    with (
+        patch.object(updating.backup, "restore_settings", side_effect=fault),
+        pytest.raises(UpdateFailed, match="not wholly back"),
+    ):
+        box.updater().update(build_bundle(tmp_path / "2.0", "2.0", "crash"), signed=False)
+    box.wait_for("1.0")
+    check_recovers(box, box.settings)
+    assert not box.layout.update_journal.exists()
+
+
+def test_what_nobody_thought_of_ends_with_the_old_version_running(box: Box, tmp_path: Path) -> None:
+    fault = sqlite3.OperationalError("database or disk is full")
+    with (
+        patch.object(updating.backup, "make_backup", side_effect=fault),
+        pytest.raises(UpdateFailed, match="disk is full; went back to 1"),
+    ):
+        box.updater().update(build_bundle(tmp_path / "2.0", "2.0"), signed=False)
+    box.wait_for("1.0")
+    assert box.links() == ("1.0", None)
 
 
 @pytest.mark.slow
@@ -246,12 +300,12 @@ def test_kill_9_at_every_step_leaves_a_version_that_boots_and_recovers(
 
 
 def test_a_box_that_boots_amid_an_update_goes_back_before_the_service_starts(
-    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    box: Box, tmp_path: Path
 ) -> None:
     """As systemd does it: recover.sh of the new version has the old one undo it."""
-    bundle = build_bundle(tmp_path / "2.0", "2.0", "crash")
-    assert update_until(box, bundle, 16, monkeypatch)
+    update_until_step(box, build_bundle(tmp_path / "2.0", "2.0"), "watching")
     box.manager.stop()
+    assert box.links() == ("2.0", "1.0")
     sightline_of_old = box.layout.version("1.0") / "venv/bin/sightline"
     sightline_of_old.write_text(f'#!/bin/sh\nexec {sys.executable} -m sightline "$@"\n')
     recover = ROOT / "deploy/recover.sh"

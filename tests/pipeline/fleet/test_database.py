@@ -34,6 +34,16 @@ def test_what_is_too_old_is_removed_and_its_number_is_not_given_again(tmp_path: 
     database.close()
 
 
+def test_what_came_while_the_clock_was_ahead_keeps_nothing_after_it(tmp_path: Path) -> None:
+    database = FleetDatabase(FleetDatabaseConfig(path=tmp_path / "fleet.db"))
+    database.keep([make_message(number) for number in range(600)], [], now_s=1e9)
+    database.keep([make_message(1000)], [], now_s=10.0)
+    assert database.latest_s() == 1e9
+    assert database.tidy(before_s=15.0) == 1
+    assert len(numbers_in(database)) == 600
+    database.close()
+
+
 def test_the_oldest_is_removed_where_there_is_too_much(tmp_path: Path) -> None:
     database = FleetDatabase(FleetDatabaseConfig(path=tmp_path / "fleet.db", keep_mib=1))
     messages = [make_message(number, num_bytes=1500) for number in range(800)]

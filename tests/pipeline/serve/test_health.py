@@ -27,10 +27,10 @@ def make_status(num_cameras: int = 1, reason: str | None = None) -> dict[str, An
 
 
 def test_a_report_has_cameras_and_counters_and_no_address_or_path() -> None:
-    report = report_of(make_status(reason="no route"))
+    report = report_of(make_status(reason="rtsp://192.0.2.1/hidden: no route"))
     camera = report.cameras["camera-0"]
     assert (camera.state, camera.reason, camera.decoded, camera.dropped) == (
-        "retrying", "no route", 9, 2,
+        "retrying", "its source: no route", 9, 2,
     )  # fmt: skip
     assert (report.lost, report.waiting, report.dropped, report.model) == (1, 4, 5, "t.safetensors")
     assert b"hidden" not in encode(Health(report=report))

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -58,6 +59,24 @@ def test_a_video_reaches_the_disk_by_whole_fragments_of_a_second(tmp_path: Path,
     writer.finish()
     assert fragments == 3
     assert len(synced) >= fragments
+
+
+def test_a_disk_that_did_not_take_the_last_lines_is_said_at_the_end(tmp_path, monkeypatch):
+    """The system tells a failed write but once, and not to who syncs the file next."""
+    refused = threading.Event()
+
+    def refuse(_: int) -> None:
+        refused.set()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("pipeline.sinks.text._SYNC_S", 0.0)
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    writer = TextWriter(tmp_path / "a.txt")
+    writer.append(b"line\n")
+    assert refused.wait(5)
+    with pytest.raises(SinkError, match=r"a\.txt: cannot be written: input/output error"):
+        writer.finish()
+    assert not (tmp_path / "a.txt").exists()
 
 
 def test_a_disk_that_does_not_take_it_is_said_at_the_next_write(tmp_path, monkeypatch):

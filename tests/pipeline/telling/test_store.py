@@ -5,15 +5,27 @@ from contextlib import closing
 import pytest
 
 from model.errors import ConfigError
+from pipeline.telling import outbox
 from pipeline.telling.database import (
     MIGRATIONS,
     loose_transaction,
     open_database,
     reserve,
+    salvage,
     transaction,
 )
-from pipeline.telling.letters import encode_event
-from pipeline.telling.store import History, Page, Query, ends_of_interrupted, forget, keep
+from pipeline.telling.letters import decode_event, encode_event
+from pipeline.telling.store import (
+    History,
+    Page,
+    Query,
+    ends_of_interrupted,
+    forget,
+    keep,
+    last_row,
+    latest,
+    shift,
+)
 from tests.pipeline.telling.builders import make_event, then
 
 
@@ -24,7 +36,7 @@ def path(tmp_path):
 
 def keep_all(path, events):
     with closing(open_database(path)) as connection, transaction(connection):
-        return [keep(connection, event, encode_event(event)) for event in events]
+        return [keep(connection, event, encode_event(event), event.at_s) for event in events]
 
 
 def ids(page: Page):
@@ -97,12 +109,15 @@ def test_a_file_of_version_1_is_brought_up_to_date_with_its_rows(path):
             old.execute(statement)
         old.execute("PRAGMA application_id = 0x534C4556")
         old.execute("PRAGMA user_version = 1")
-        keep(old, event, encode_event(event))
+        body = encode_event(event)
+        columns = (event.id, 0, event.camera, event.kind, event.started_s, 7.0, False, None, body)
+        old.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", columns)
         row = ("webhook a", 4, event.id, 0, 1.0, b"body")
         old.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?)", row)
     with closing(open_database(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
         assert connection.execute("SELECT * FROM outbox").fetchall() == [(*row, 0)]
+        assert latest(connection) == 7.0
     assert History(path).event(event.id) == event
 
 
@@ -112,7 +127,7 @@ def test_a_later_version_is_refused_in_one_line_and_left_as_it_is(path):
         later.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     before = path.read_bytes()
     with pytest.raises(
-        ConfigError, match=r"version 3 .* later Sightline; this one knows 2"
+        ConfigError, match=r"version 4 .* later Sightline; this one knows 3"
     ) as told:
         open_database(path)
     assert "\n" not in str(told.value)
@@ -166,6 +181,58 @@ def test_too_many_bytes_take_the_oldest_events_and_make_the_file_smaller(path):
     assert 400 < left < 1000
     assert ids(History(path).page(Query(limit=1))) == [2999]
     assert path.stat().st_size < 1.3 * (1 << 20)
+
+
+def test_what_receivers_wait_for_and_what_is_open_costs_no_event(path):
+    """An outage fills the file: it must not empty the history."""
+    events = [make_event(n, at_s=float(n), reason="x" * 1000) for n in range(100)]
+    keep_all(path, [make_event(500, at_s=0.0, phase="start"), *events])
+    with closing(open_database(path)) as connection:
+        with transaction(connection):
+            for number in range(3000):
+                row = outbox.Row(seq=number, key=(str(number), 0), body=b"y" * 1000)
+                outbox.add(connection, ["a"], row, put_s=0.0)
+        forget(connection, before_s=0.0, most_bytes=1 << 20)
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (101,)
+        forget(connection, before_s=1000.0, most_bytes=1 << 20)
+        assert connection.execute("SELECT id FROM events").fetchall() == [(f"{500:032x}",)]
+
+
+def test_an_open_event_that_cannot_be_read_keeps_nobody_from_starting(path, caplog):
+    keep_all(path, [make_event(1, phase="start"), make_event(2, phase="start")])
+    with closing(open_database(path)) as connection:
+        connection.execute("UPDATE events SET body = '{}' WHERE id = ?", (f"{1:032x}",))
+        ((end, _),) = ends_of_interrupted(connection)
+    assert end.id == f"{2:032x}"
+    assert "stays open" in caplog.text
+
+
+def test_an_event_of_a_kind_that_only_a_later_version_knows_can_be_read():
+    event = make_event(1)
+    told = encode_event(event).replace(event.kind.encode(), b"teleport")
+    assert decode_event(told).kind == "teleport"
+
+
+def test_nothing_that_lies_there_is_touched_before_the_copy_is_whole(path):
+    keep_all(path, [make_event(1)])
+    old = open_database(path)
+    old.close()  # gives nothing any more
+    before = path.read_bytes()
+    with pytest.raises(sqlite3.Error):
+        salvage(old, path)
+    assert path.read_bytes() == before
+    assert list(path.parent.glob("*replaced*")) == []
+
+
+def test_events_of_a_clock_that_was_behind_are_moved_to_when_they_were(path):
+    keep_all(path, [make_event(1, at_s=5.0)])
+    with closing(open_database(path)) as connection:
+        before = last_row(connection)
+        keep_all(path, [make_event(2, at_s=6.0), make_event(1, at_s=6.0)])
+        shift(connection, 100.0, after=before)
+        assert latest(connection) == 106.0
+        assert forget(connection, before_s=50.0, most_bytes=1 << 30) == []
+    assert ids(History(path).page(Query())) == [2]
 
 
 def test_events_without_an_end_are_ended_as_of_when_last_heard_of(path):

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from pipeline.telling import database, journal
 from pipeline.telling.config import TellingConfig
 from pipeline.telling.store import Query
 from pipeline.telling.teller import Teller
+from pipeline.telling.webhook import WebhookReceiver
 from tests.pipeline.telling.builders import PERSON, make_config, make_event, then, wait_until
 from tests.pipeline.telling.http_receiver import HttpReceiver
 
@@ -283,6 +285,65 @@ def test_a_database_that_is_replaced_keeps_its_events_and_the_other_file(tmp_pat
     assert len(list(path.parent.glob("events.db.replaced-*[0-9]"))) == 1
 
 
+def test_a_database_that_comes_back_with_its_disk_is_gone_on_with(tmp_path, server, monkeypatch):
+    """What was open before gives nothing any more; what lies there is the same, on a new device."""
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    config = make_config(tmp_path, webhooks=[webhook(server)])
+    path = config.database.path
+    with telling(config) as teller:
+        teller.tell(make_event(100))
+        assert teller.flush(5)
+        monkeypatch.setattr(journal, "salvage", fail)
+        monkeypatch.setattr(journal, "is_readable", lambda _: False)
+        with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(tmp_path / "b")) as new:
+            old.backup(new)
+        (tmp_path / "b").replace(path)
+        teller.tell(make_event(101))
+        assert teller.flush(5)
+        assert [event.id for event in teller.history.page(Query()).events] == [
+            name for name, _ in keys(101, 100)
+        ]
+    assert server.keys == keys(100, 101)
+    assert not list(path.parent.glob("events.db.replaced-*"))
+
+
+def test_a_commit_that_only_seemed_to_fail_keeps_nobody_from_the_next(tmp_path, server):
+    """Its rows are there, and their numbers must not be given again."""
+    config = make_config(tmp_path, webhooks=[webhook(server)])
+    server.always = 500
+    refused = sqlite3.OperationalError("disk I/O error")
+    refused.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    with telling(config, close_within_s=0.5) as teller:
+        teller.tell(make_event(1))
+        assert teller.flush(5)
+        with closing(sqlite3.connect(config.database.path)) as other, other:
+            other.execute("INSERT INTO outbox SELECT receiver, seq + 1, 'x', 0, put_s, body, 0 "
+                          "FROM outbox")  # fmt: skip
+        with patch.object(journal.store, "keep", side_effect=[refused, True, True]):
+            teller.tell(make_event(2))
+            assert teller.flush(5)
+        assert teller.statistics().kept == 2
+
+
+def test_a_receiver_that_fails_as_nobody_thought_of_is_tried_again(tmp_path, server, caplog):
+    config = make_config(tmp_path, webhooks=[webhook(server)])
+    send = WebhookReceiver.send
+    outcomes = iter([RuntimeError("odd"), None])
+
+    def odd(receiver, letters):
+        if (fault := next(outcomes, None)) is not None:
+            raise fault
+        send(receiver, letters)
+
+    with patch.object(WebhookReceiver, "send", odd), telling(config) as teller:
+        teller.tell(make_event(1))
+        wait_until(lambda: server.keys == keys(1))
+    assert "webhook a: failed" in caplog.text
+
+
 def test_too_many_events_without_a_database_lose_the_oldest_and_are_counted(tmp_path):
     config = make_config(tmp_path, max_waiting=100)
     with telling(config) as teller:
@@ -344,9 +405,11 @@ def test_the_snapshot_of_a_forgotten_event_goes_with_it(tmp_path, monkeypatch):
         old, new = f"{int(time.time() * 1000):012x}{'0' * 20}", f"{'f' * 12}{'0' * 20}"
         for event_id, age_days in ((old, 31), (new, 0)):
             name = teller.snapshots.save(event_id, b"jpeg")
-            at_s = time.time() - age_days * 86_400
-            teller.tell(make_event(id=event_id, snapshot=name, at_s=at_s))
-        assert teller.flush(5)
+            teller.tell(make_event(id=event_id, snapshot=name))
+            assert teller.flush(5)
+            with closing(sqlite3.connect(teller.history._path)) as other, other:
+                older = "UPDATE events SET kept_s = kept_s - ? WHERE id = ?"
+                other.execute(older, (age_days * 86_400, event_id))
         wait_until(lambda: teller.history.event(old) is None)
         wait_until(lambda: not list((tmp_path / "snapshots").glob(f"*/{old}.jpg")))
         assert list((tmp_path / "snapshots").glob(f"*/{new}.jpg"))
@@ -384,6 +447,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from pipeline.telling.teller import Teller
+from pipeline.telling.webhook import WebhookReceiver
 from tests.pipeline.telling.builders import make_config, make_event
 folder, port, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 hook = {"name": "a", "url": f"http://127.0.0.1:{port}/"}
