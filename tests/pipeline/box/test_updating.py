@@ -39,8 +39,9 @@ def box(tmp_path: Path) -> Iterator[Box]:
 @pytest.fixture
 def own_signals() -> Iterator[None]:
     """What the command does with signals ends with the test."""
-    numbers = (signal.SIGHUP, signal.SIGTERM)
+    numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs beside
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -137,6 +138,7 @@ def test_migrated_settings_and_database_stay_with_a_version_that_does_well(
     assert box.rows("PRAGMA user_version") == [(9,)]
 
 
+@pytest.mark.usefixtures("own_signals")
 def test_ctrl_c_while_it_watches_goes_back(box: Box, tmp_path: Path) -> None:
     def interrupt() -> None:
         while not (path.exists() and b"watching" in path.read_bytes()):
