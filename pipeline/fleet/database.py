@@ -18,12 +18,17 @@ import msgspec
 
 from model.errors import ConfigError
 from pipeline.fleet.config import FleetDatabaseConfig
-from pipeline.telling.database import Reader, identity, make_room, reserve, transaction
+from pipeline.telling.database import (
+    Reader,
+    Schema,
+    identity,
+    make_room,
+    open_database,
+    reserve,
+    transaction,
+    used_bytes,
+)
 
-_APPLICATION_ID: Final = 0x53_4C_46_4C
-_VERSION: Final = 1
-_BUSY_S: Final = 2.0
-_WAL_BYTES: Final = 4 << 20
 _STEP_ROWS: Final = 500
 _VACUUM_PAGES: Final = 1000
 _MOST_ROWS: Final = 1000
@@ -42,6 +47,7 @@ _TABLES: Final = (
         name TEXT PRIMARY KEY, heard_s REAL NOT NULL, told INTEGER NOT NULL, report BLOB
     )""",
 )
+_SCHEMA: Final = Schema(application_id=0x53_4C_46_4C, migrations=(_TABLES,))
 
 
 _MUCH: Final = "ORDER BY number"
@@ -116,7 +122,8 @@ class FleetDatabase:
             make_room(config.path)
             self._reserved = reserve(config.path)
         try:
-            self._connection = _open(config.path)
+            with _faults_of(config.path):
+                self._connection = open_database(config.path, _SCHEMA)
         except BaseException:
             os.close(self._reserved)
             raise
@@ -157,7 +164,7 @@ class FleetDatabase:
 
     def tidy(self, before_s: float) -> int:
         """Remove some of what is too old or too much; how many messages."""
-        too_much = self._used_bytes() > self._config.keep_mib << 20
+        too_much = used_bytes(self._connection) > self._config.keep_mib << 20
         with transaction(self._connection):
             removed = self._connection.execute(
                 f"""DELETE FROM messages WHERE number IN (
@@ -210,13 +217,6 @@ class FleetDatabase:
             (name, now_s, told, report),
         )
 
-    def _used_bytes(self) -> int:
-        def read(name: str) -> int:
-            ((value,),) = self._connection.execute(f"PRAGMA {name}").fetchall()
-            return int(value)
-
-        return (read("page_count") - read("freelist_count")) * read("page_size")
-
 
 def _conditions(query: Query) -> tuple[str, tuple[Any, ...]]:
     asked = {
@@ -228,45 +228,6 @@ def _conditions(query: Query) -> tuple[str, tuple[Any, ...]]:
     }
     given = {text: value for text, value in asked.items() if value is not None}
     return " AND ".join(given) or "1", tuple(given.values())
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    with _faults_of(path):
-        connection = sqlite3.connect(
-            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            _prepare(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    ((owner,),) = connection.execute("PRAGMA application_id").fetchall()
-    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-    ((num_tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-    if owner != _APPLICATION_ID and (num_tables or version or owner):
-        raise ConfigError(
-            f"{path}: a database of something else; set database.path to another file"
-        )
-    if version > _VERSION:
-        raise ConfigError(
-            f"{path}: version {version} of the database, made by a later Sightline; this one knows "
-            f"{_VERSION}: update it, or set database.path to another file"
-        )
-    if version == 0:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before there is a table, or never
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-    if version == 0:
-        with transaction(connection):
-            for statement in _TABLES:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 @contextmanager

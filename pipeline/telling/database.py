@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,6 @@ from model.files import make_folder, put_in_place
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_S: Final = 10.0
-_APPLICATION_ID: Final = 0x53_4C_45_56
 _BUSY_S: Final = 2.0
 _WAL_BYTES: Final = 4 << 20
 _BESIDE: Final = ("-wal", "-shm")
@@ -58,11 +58,27 @@ MIGRATIONS: Final = (
         "CREATE INDEX events_kept ON events (kept_s)",
     ),
 )
-"""What makes a file of version n from one of version n - 1; a new file takes every step."""
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """What a database holds."""
+
+    application_id: int
+    """Tells our files from others'."""
+    migrations: tuple[tuple[str, ...], ...]
+    """What makes a file of version n from one of version n - 1; a new file takes every step."""
+
+
+EVENTS: Final = Schema(application_id=0x53_4C_45_56, migrations=MIGRATIONS)
+
+
+def open_database(path: Path, schema: Schema = EVENTS) -> sqlite3.Connection:
     """Open the file for its writer, made or brought up to date where need be.
+
+    Args:
+        path: Where it lies.
+        schema: What it holds.
 
     Raises:
         ConfigError: it is no database of ours, a later one, or cannot lie there.
@@ -73,7 +89,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
     )
     try:
-        _prepare(connection, path)
+        _prepare(connection, path, schema)
     except BaseException:
         connection.close()
         raise
@@ -191,6 +207,16 @@ def set_aside(path: Path, why: str) -> None:
     logger.error("%s: %s; what lay there is kept as %s", path, why, kept.name)
 
 
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """What the file holds, without the room that is free in it."""
+
+    def read(name: str) -> int:
+        ((value,),) = connection.execute(f"PRAGMA {name}").fetchall()
+        return int(value)
+
+    return (read("page_count") - read("freelist_count")) * read("page_size")
+
+
 def checkpoint(connection: sqlite3.Connection) -> None:
     """Have everything committed reach the disk."""
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -233,29 +259,30 @@ class Reader:
             self._connection = None
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    version = _version(connection, path)
-    if version > len(MIGRATIONS):
+def _prepare(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
+    version = _version(connection, path, schema)
+    latest = len(schema.migrations)
+    if version > latest:
         raise ConfigError(
             f"{path}: version {version} of the database, made by a later Sightline; this one knows "
-            f"{len(MIGRATIONS)}: update it, or set database.path to another file"
+            f"{latest}: update it, or set database.path to another file"
         )
     if version == 0:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before there is a table, or never
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
-    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+    for number, statements in enumerate(schema.migrations[version:], start=version + 1):
         with transaction(connection):
             for statement in statements:
                 connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA application_id = {schema.application_id}")
             connection.execute(f"PRAGMA user_version = {number}")
         if version:
             logger.info("%s: brought to version %d", path, number)
 
 
-def _version(connection: sqlite3.Connection, path: Path) -> int:
+def _version(connection: sqlite3.Connection, path: Path, schema: Schema) -> int:
     """Version of the file; 0 for a new one."""
     try:
         ((owner,),) = connection.execute("PRAGMA application_id").fetchall()
@@ -267,7 +294,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
                 f"{path}: not a database; move it away, or set database.path to another file"
             ) from None
         raise
-    if owner != _APPLICATION_ID and (num_tables or version or owner):
+    if owner != schema.application_id and (num_tables or version or owner):
         raise ConfigError(
             f"{path}: a database of something else; set database.path to another file"
         )

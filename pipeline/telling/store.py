@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline.events import Event, EventKind
-from pipeline.telling.database import Reader, transaction
+from pipeline.telling.database import Reader, transaction, used_bytes
 from pipeline.telling.letters import decode_event, encode_event
 
 logger = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def forget(connection: sqlite3.Connection, *, before_s: float, most_bytes: int) 
     """
     snapshots: list[str] = []
     for _ in range(_MOST_STEPS):
-        too_much = _used_bytes(connection) - _outbox_bytes(connection) > most_bytes
+        too_much = used_bytes(connection) - _outbox_bytes(connection) > most_bytes
         with transaction(connection):
             rows = connection.execute(
                 """DELETE FROM events WHERE id IN (
@@ -189,14 +189,6 @@ def _outbox_bytes(connection: sqlite3.Connection) -> float:
         (_SAMPLED_ROWS,),
     ).fetchall()
     return number * (_ROW_BYTES + (size or 0.0))
-
-
-def _used_bytes(connection: sqlite3.Connection) -> int:
-    def read(name: str) -> int:
-        ((value,),) = connection.execute(f"PRAGMA {name}").fetchall()
-        return int(value)
-
-    return (read("page_count") - read("freelist_count")) * read("page_size")
 
 
 def _conditions(query: Query) -> tuple[str, tuple[Any, ...]]:

@@ -45,7 +45,7 @@ def no_database(fleet: Fleet) -> dict[str, Any]:
         (lambda f: {"key": str(f.keys / "collector.pub")}, "holds no secret key"),
         (lambda _: {"http": {"listen": "0.0.0.0:0"}}, "give a token, or listen on 127.0.0.1"),
         (foreign_database, "a database of something else; set database.path"),
-        (no_database, "cannot be opened: file is not a database; mend it, or set database.path"),
+        (no_database, "not a database; move it away, or set database.path to another file"),
     ],
 )
 def test_settings_that_cannot_be_end_in_a_line(
