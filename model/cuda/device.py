@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine asks of a device: memory, streams, events, two kernels and captured graphs.
+
+Work put on a stream is done in order; between streams only events give an order. The host waits
+nowhere but in `Event.synchronize`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+KernelName = Literal["letterbox_batch", "suppress_ranked"]
+
+
+class Event(Protocol):
+    """A place in a stream's work."""
+
+    def record(self, stream: "Stream") -> None:
+        """Move it behind all that was put on `stream` so far."""
+        ...
+
+    def happened(self) -> bool: ...
+
+    def synchronize(self) -> None:
+        """Sleep until it has happened, without holding the interpreter; raises `EngineError`."""
+        ...
+
+
+class Stream(Protocol):
+    """Work done in order."""
+
+    handle: int
+
+    def wait(self, event: Event) -> None:
+        """Do nothing that is put on it from now on before `event` has happened."""
+        ...
+
+
+class Captured(Protocol):
+    """Work recorded once, to be done again with one call."""
+
+    def replay(self, stream: Stream) -> None: ...
+
+
+class Device(Protocol):
+    """One accelerator."""
+
+    index: int
+    name: str
+
+    def stream(self) -> Stream: ...
+
+    def legacy(self) -> Stream:
+        """The stream that libraries use unless they are told another."""
+        ...
+
+    def event(self) -> Event: ...
+
+    def empty(
+        self, shape: tuple[int, ...], dtype: "torch.dtype", *, channels_last: bool = False
+    ) -> "torch.Tensor": ...
+
+    def pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Host memory that the device copies from and to by itself."""
+        ...
+
+    def register(self, memory: np.ndarray) -> bool:
+        """Let the device copy from `memory` by itself; False where that is refused."""
+        ...
+
+    def unregister(self, memory: np.ndarray) -> None: ...
+
+    def copy_in(self, to: int, source: int, num_bytes: int, stream: Stream) -> None: ...
+
+    def copy_out(self, to: int, source: int, num_bytes: int, stream: Stream) -> None: ...
+
+    def launch(
+        self,
+        kernel: KernelName,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        args: Sequence[int | float],
+        stream: Stream,
+        **defines: int,
+    ) -> None:
+        """Put a kernel on `stream`; addresses are ints."""
+        ...
+
+    def capture(
+        self, stream: Stream, record: Callable[[], None], *, pool: object | None
+    ) -> Captured:
+        """Record what `record` puts on `stream`, which does none of it now."""
+        ...
+
+    def new_pool(self) -> object:
+        """Memory for captured graphs that never run at once."""
+        ...
