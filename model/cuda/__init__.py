@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The detector on an NVIDIA GPU: pictures as decoders make them to boxes, without leaving the device."""
+"""The detector on an NVIDIA GPU: from pictures as decoders make them to boxes."""
