@@ -3,7 +3,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -26,6 +26,7 @@ from pipeline.stages.source import open_reader
 
 _LOOK_S = 4.0
 _LONGEST_S = 12.0  # for a second keyframe
+_SETTLED_S = 2.0  # at the end of a look, behind what had waited while the camera was opened
 _FEW_S = 2.5  # a longer way from keyframe to keyframe is worth a word
 _SECONDS = 1e9
 _USERINFO = re.compile(r"(?<=://)([^/?#@]*)@")
@@ -44,8 +45,8 @@ class Probed:
     facts: MediaFacts
     frame_rate: float
     """As measured; 0 where too little came."""
-    keyframe_s: float | None
-    """Longest time from a keyframe to the next; None where there was one alone."""
+    keyframe_s: float
+    """Longest time from a keyframe to the next; 0 where there was one alone."""
 
     def described(self) -> str:
         """What it sends, in a line."""
@@ -53,10 +54,8 @@ class Probed:
         parts = [
             parameters.codec,
             f"{parameters.width} x {parameters.height}",
-            f"{self.frame_rate:.1f} frames/s",
-            "no second keyframe"
-            if self.keyframe_s is None
-            else f"a keyframe each {self.keyframe_s:.1f} s",
+            f"{self.frame_rate:.1f} frames/s" if self.frame_rate else "no steady rate",
+            f"a keyframe each {self.keyframe_s:.1f} s" if self.keyframe_s else "no second keyframe",
         ]
         if camera.transport is not None:
             parts.append(f"over {camera.transport}")
@@ -137,20 +136,34 @@ def _read(source: Source, config: SourceConfig) -> Probed:
                 raise SourceLost(f"{source.label}: no frame within {limit_s:g} s")
     assert look.facts is not None
     _decode_one(source, look.facts, look.packets)
-    times = [raw.captured_ns if raw.pts_ns is None else raw.pts_ns for raw in look.packets]
-    keys = [at for raw, at in zip(look.packets, times, strict=True) if raw.keyframe]
-    frame_ns = median(_apart(sorted(times)) or [0])
-    keyframes_ns = max(_apart(keys), default=None)
+    rate = frame_rate(look.packets)
     return Probed(
         source=source,
         facts=look.facts,
-        frame_rate=_SECONDS / frame_ns if frame_ns > 0 else 0.0,
-        keyframe_s=None if keyframes_ns is None else keyframes_ns / _SECONDS,
+        frame_rate=rate,
+        keyframe_s=longest_to_keyframe(look.packets) / rate if rate else 0.0,
     )
 
 
-def _apart(times: list[int]) -> list[int]:
-    return [after - before for before, after in pairwise(times)]
+def frame_rate(packets: Sequence[RawPacket]) -> float:
+    """Frames a second by their own times; by those of arrival where these stand still."""
+    times = sorted(raw.pts_ns for raw in packets if raw.pts_ns is not None)
+    frame_ns = median(_apart(times) or [0])
+    if frame_ns > 0:
+        return _SECONDS / frame_ns
+    late = packets[-1].captured_ns - _SETTLED_S * _SECONDS
+    arrived = [raw.captured_ns for raw in packets if raw.captured_ns > late]
+    passed_ns = arrived[-1] - arrived[0]
+    return (len(arrived) - 1) * _SECONDS / passed_ns if passed_ns else 0.0
+
+
+def longest_to_keyframe(packets: Sequence[RawPacket]) -> int:
+    """Most packets from a keyframe to the next; 0 where there was one alone."""
+    return max(_apart([number for number, raw in enumerate(packets) if raw.keyframe]), default=0)
+
+
+def _apart(values: list[int]) -> list[int]:
+    return [after - before for before, after in pairwise(values)]
 
 
 def _decode_one(source: Source, facts: MediaFacts, packets: list[RawPacket]) -> None:
@@ -179,7 +192,7 @@ def settings_lines(probed: Probed, named: str, name: str) -> str:
     camera = probed.source.camera.model_dump(exclude_defaults=True)
     block = {"cameras": {name: {"source": address, **camera}}}
     comments = [probed.described()]
-    if (probed.keyframe_s or 0) > _FEW_S:
+    if probed.keyframe_s > _FEW_S:
         comments.append("set the camera to a keyframe each second: it is seen again sooner")
     comments += [f"set {name} to what the address has in its place" for name in variables]
     lines = "".join(f"# {comment}\n" for comment in comments)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings and database as they were before an update, and how they come back.
 
-The backup is made while no version runs. A database whose schema did not change is never put back,
-so a rollback costs no event. Where it changed, the backup is put in its place and what was recorded
+Backups are made while no version runs: of the settings by root, of the database with the rights of
+the service, to which it belongs. A database whose schema did not change is never put back, so a
+rollback costs no event. Where it changed, the backup is put in its place and what was recorded
 meanwhile is carried over as far as the older schema has room for it: events that are new or have a
 later revision, and letters that still wait for a receiver. The changed database is kept beside it,
 as `events.db.from-VERSION`, whatever comes of that.
 """
 
 import logging
-import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -28,14 +28,21 @@ _NO_DATABASE: Final = "no-database"
 _NEWER: Final = "id NOT IN (SELECT id FROM main.events AS o WHERE o.revision >= n.revision)"
 
 
-def make_backup(folder: Path, settings: Path, database: Path) -> None:
-    """Copy settings and database; the folder is there once the backup is whole."""
-    beside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(beside, ignore_errors=True)
+def keep_settings(folder: Path, settings: Path) -> None:
+    """Copy the settings into a folder that nobody else may read: they may hold secrets."""
     shutil.rmtree(folder, ignore_errors=True)
-    beside.mkdir(parents=True, mode=0o700)
+    folder.mkdir(parents=True, mode=0o700)
     if settings.exists():
-        replace_file(beside / _SETTINGS, settings.read_bytes(), 0o600)
+        replace_file(folder / _SETTINGS, settings.read_bytes(), 0o600)
+    sync(folder.parent)
+
+
+def keep_database(folder: Path, database: Path) -> None:
+    """Copy the database; the folder is there once the copy is whole."""
+    beside = folder.with_name(f".{folder.name}.new")
+    remove_backup(beside)
+    remove_backup(folder)
+    beside.mkdir(parents=True, mode=0o700)
     if database.exists():
         with closing(sqlite3.connect(database)) as source:
             _copy(source, beside / _DATABASE)
@@ -44,6 +51,18 @@ def make_backup(folder: Path, settings: Path, database: Path) -> None:
     sync(beside)
     beside.rename(folder)
     sync(folder.parent)
+
+
+def remove_backup(folder: Path) -> None:
+    """Remove a backup, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_other_backups(folder: Path) -> None:
+    """Remove the backups beside one."""
+    for other in folder.parent.glob("*"):
+        if other != folder:
+            remove_backup(other)
 
 
 def restore_settings(folder: Path, settings: Path) -> None:
@@ -93,8 +112,6 @@ def _put_back(backup: Path, database: Path, version: str) -> None:
     if database.exists():
         _carry_over(database, beside)
         beside.chmod(database.stat().st_mode & 0o7777)
-    owner = database.parent.stat()
-    os.chown(beside, owner.st_uid, owner.st_gid)
     sync(beside)
     for ending in ("-wal", "-shm"):
         database.with_name(database.name + ending).unlink(missing_ok=True)

@@ -5,8 +5,8 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipeline.metrics import SKIPPED
@@ -25,8 +25,8 @@ class Seen:
     """Why it does not work; empty while it does."""
     missing: str = ""
     """What it waits for before it looks at frames; empty once it does."""
-    num_frames: int = 0
-    """Frames of all cameras since it started, that were looked at or were not to be."""
+    num_frames: Mapping[str, int] = field(default_factory=dict)
+    """Of each camera since it started, that were looked at or were not to be."""
     shapes: tuple[tuple[int, int, int], ...] = ()
     """Pictures in a batch, height and width of what its engines take."""
 
@@ -40,7 +40,7 @@ class Limits:
     ready_s: float = 180.0
     """How long it may take until it is ready."""
     silent_s: float = 20.0
-    """How long no camera may give a frame, where cameras gave some before."""
+    """How long a camera may give no frame, if it gave some before the update."""
     poll_s: float = 0.5
 
 
@@ -58,10 +58,9 @@ def look_at(http: HttpConfig | None) -> Seen:
     missing = _fault_of(http, "/readyz")
     try:
         status = json.loads(_get(http, "/api/status"))
-        counters = [camera["counters"] for camera in status["cameras"].values()]
-        frames = sum(
-            count["tracked"] + sum(count.get(name, 0) for name in SKIPPED) for count in counters
-        )
+        frames = {
+            name: _frames_of(camera["counters"]) for name, camera in status["cameras"].items()
+        }
         engines = [engine["input_shape"] for engine in status["model"]["engines"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         return Seen(fault=f"/api/status: {fault!r}", missing=missing)
@@ -69,18 +68,23 @@ def look_at(http: HttpConfig | None) -> Seen:
     return Seen(missing=missing, num_frames=frames, shapes=shapes)
 
 
-def has_frames(look: Callable[[], Seen], within_s: float, poll_s: float) -> tuple[bool, Seen]:
-    """Whether frames go on, and the last look."""
+def cameras_with_frames(look: Callable[[], Seen], within_s: float, poll_s: float) -> frozenset[str]:
+    """Cameras whose frames go on; looks until all have given some, `within_s` at most."""
     first = last = look()
     until_s = time.monotonic() + within_s
-    while last.num_frames == first.num_frames and time.monotonic() < until_s and not last.fault:
+    growing = _grown(first, last)
+    while growing != first.num_frames.keys() and time.monotonic() < until_s and not last.fault:
         time.sleep(poll_s)
         last = look()
-    return last.num_frames > first.num_frames, last
+        growing = _grown(first, last)
+    return growing
 
 
 def watch(
-    look: Callable[[], Seen], failure: Callable[[], str], limits: Limits, *, with_frames: bool
+    look: Callable[[], Seen],
+    failure: Callable[[], str],
+    limits: Limits,
+    cameras: frozenset[str],
 ) -> None:
     """Watch a service that was just started, for its set time.
 
@@ -88,15 +92,15 @@ def watch(
         look: Looks at it.
         failure: Says why it does not run.
         limits: How long.
-        with_frames: Whether cameras gave frames before, so that it must get ready and go on.
+        cameras: Those that gave frames before; each must go on. With none it need not get ready.
 
     Raises:
-        Unwell: it ended, is not ready in time, does not answer, or frames stopped.
+        Unwell: it ended, is not ready in time, does not answer, or a camera's frames stopped.
     """
-    _wait_until_ready(look, failure, limits, with_frames=with_frames)
-    began_s = frame_s = time.monotonic()
-    latest, unwell = look().num_frames, 0
-    grew = False
+    _wait_until_ready(look, failure, limits, with_frames=bool(cameras))
+    began_s = time.monotonic()
+    flow = _Flow(cameras, look(), began_s)
+    unwell = 0
     while (now_s := time.monotonic()) < began_s + limits.watch_s:
         time.sleep(limits.poll_s)
         _check_runs(failure)
@@ -104,12 +108,45 @@ def watch(
         unwell = unwell + 1 if seen.fault else 0
         if unwell >= _MOST_UNWELL:
             raise Unwell(seen.fault)
-        if seen.num_frames > latest:
-            latest, frame_s, grew = seen.num_frames, now_s, True
-        elif with_frames and now_s > frame_s + limits.silent_s:
-            raise Unwell(f"no camera has given a frame for {limits.silent_s:g} s")
-    if with_frames and not grew:
-        raise Unwell(f"no camera has given a frame for {limits.watch_s:g} s")
+        if not seen.fault:
+            flow.note(seen, now_s)
+        flow.check(now_s, limits.silent_s)
+    flow.check_began(limits.watch_s)
+
+
+class _Flow:
+    """Frames of the cameras that gave some before."""
+
+    def __init__(self, cameras: frozenset[str], seen: Seen, now_s: float) -> None:
+        self._first = self._last = seen
+        self._grew_s = dict.fromkeys(sorted(cameras), now_s)
+
+    def note(self, seen: Seen, now_s: float) -> None:
+        for camera in _grown(self._last, seen) & self._grew_s.keys():
+            self._grew_s[camera] = now_s
+        self._last = seen
+
+    def check(self, now_s: float, silent_s: float) -> None:
+        for camera, grew_s in self._grew_s.items():
+            if now_s > grew_s + silent_s:
+                raise Unwell(f"{camera} gave frames before, and none for {silent_s:g} s")
+
+    def check_began(self, watched_s: float) -> None:
+        for camera in self._grew_s.keys() - _grown(self._first, self._last):
+            raise Unwell(f"{camera} gave frames before, and none in {watched_s:g} s")
+
+
+def _grown(before: Seen, now: Seen) -> frozenset[str]:
+    """Cameras that have more frames than before."""
+    return frozenset(
+        camera
+        for camera, count in now.num_frames.items()
+        if count > before.num_frames.get(camera, 0)
+    )
+
+
+def _frames_of(counters: Mapping[str, int]) -> int:
+    return counters["tracked"] + sum(counters.get(name, 0) for name in SKIPPED)
 
 
 def _wait_until_ready(

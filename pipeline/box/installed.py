@@ -6,7 +6,6 @@ that cameras come first. Its children hold the update's lock.
 """
 
 import os
-import pwd
 import shutil
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pipeline.box.layout import ROOT_VARIABLE, USER, Layout
+from pipeline.box.layout import ROOT_VARIABLE, Layout
 from pipeline.box.manifest import MANIFEST, Manifest
+from pipeline.box.rights import service_user
 from pipeline.box.settings import read_environment
 from pipeline.errors import UpdateFailed
 
@@ -93,7 +93,7 @@ class Installed:
 
     def _run_as_service(self, command: Sequence[str]) -> str:
         place = self._layout.state
-        return self._run(command, self._service_environment(), place=place, user=_service_user())
+        return self._run(command, self._service_environment(), place=place, user=service_user())
 
     def _run(
         self,
@@ -128,13 +128,3 @@ class Installed:
             said = (done.stderr or done.stdout).strip().splitlines()[-_SHOWN_LINES:]
             raise UpdateFailed(f"{what}: ended with {done.returncode}: {'; '.join(said)}")
         return done.stdout
-
-
-def _service_user() -> str | None:
-    """The service's user where this process may become it, else None."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam(USER).pw_name
-    except KeyError:
-        return None

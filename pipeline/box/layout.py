@@ -47,9 +47,19 @@ class Layout:
         return self.versions / "update.lock"
 
     @property
+    def taken(self) -> Path:
+        """A bundle that is being installed, where nobody but root can change it any more."""
+        return self.versions / "taken"
+
+    @property
     def backups(self) -> Path:
-        """Settings and databases as they were before an update, by its version; root's alone."""
+        """Settings as they were before an update, by its version; root's alone."""
         return self.versions / "backup"
+
+    @property
+    def database_backups(self) -> Path:
+        """Databases as they were before an update, by its version; the service's own."""
+        return self.state / "backup"
 
     @property
     def settings(self) -> Path:

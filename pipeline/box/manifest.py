@@ -25,6 +25,7 @@ MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.sig"
 UNLISTED: Final = frozenset({MANIFEST, SIGNATURE})
 _MOST_BYTES: Final = 16 << 20
+_BLOCK: Final = 1 << 20
 _VERSION: Final = re.compile(r"[0-9][A-Za-z0-9.+!_-]{0,63}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _AGAIN: Final = "copy the bundle again"
@@ -122,25 +123,40 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
     return manifest
 
 
-def verify_files(bundle: Path, manifest: Manifest) -> None:
-    """Check that a folder holds what its manifest lists, and nothing else.
+def take_files(bundle: Path, manifest: Manifest, folder: Path) -> None:
+    """Copy what a manifest lists into an empty folder, checked as it is copied.
+
+    What a bundle's folder holds may change at any time; what was taken is what was checked.
 
     Raises:
-        BundleRefused: it does not; the message names the first file that is wrong.
+        BundleRefused: the bundle holds something else; the message names the first file.
+        OSError: the copy cannot be written.
     """
     found = frozenset(_files_in(bundle))
     for path in sorted(found - manifest.files.keys()):
         raise BundleRefused(f"{bundle / shown(path)}: the manifest does not list it; remove it")
+    for path in sorted(manifest.files.keys() - found):
+        raise BundleRefused(f"{bundle / path}: missing from the bundle; {_AGAIN}")
     for path, entry in sorted(manifest.files.items()):
-        if path not in found:
-            raise BundleRefused(f"{bundle / path}: missing from the bundle; {_AGAIN}")
-        size = (bundle / path).stat().st_size
-        if size != entry.bytes:
-            raise BundleRefused(
-                f"{bundle / path}: {size} bytes, and the manifest says {entry.bytes}; {_AGAIN}"
-            )
-        if digest(bundle / path) != entry.sha256:
-            raise BundleRefused(f"{bundle / path}: not what the manifest lists; {_AGAIN}")
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        _take(bundle / path, entry, folder / path)
+
+
+def _take(path: Path, entry: FileEntry, copy: Path) -> None:
+    """Copy one file, no more of it than is listed."""
+    found, size = hashlib.sha256(), 0
+    with copy.open("xb") as taken:
+        for block in _blocks(path):
+            found.update(block)
+            size += len(block)
+            if size > entry.bytes:
+                break
+            taken.write(block)
+    if size != entry.bytes:
+        some = "more bytes" if size > entry.bytes else f"{size} bytes"
+        raise BundleRefused(f"{path}: {some}, and the manifest says {entry.bytes}; {_AGAIN}")
+    if found.hexdigest() != entry.sha256:
+        raise BundleRefused(f"{path}: not what the manifest lists; {_AGAIN}")
 
 
 def digest(path: Path) -> str:
@@ -149,9 +165,19 @@ def digest(path: Path) -> str:
     Raises:
         BundleRefused: it cannot be read.
     """
+    found = hashlib.sha256()
+    for block in _blocks(path):
+        found.update(block)
+    return found.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The content of a plain file; nothing is waited for where another kind is put there."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
     except OSError as failure:
         reason = (failure.strerror or str(failure)).lower()
         raise BundleRefused(f"{path}: cannot be read ({reason}); {_AGAIN}") from None

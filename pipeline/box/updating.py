@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """An update that undoes itself: beside the running version, checked, switched, watched.
 
-    check -> install -> warm -> stop -> back up -> migrate -> switch -> start and watch -> keep
-             `-- the old version runs --'`------------- undone by rolling back ---------------'
+    check -> take -> install -> warm -> stop -> back up -> migrate -> switch -> watch -> keep
+             `-- the old version runs -----'`------------ undone by rolling back -------'
 
 Before each step the journal names it, on the disk itself. Whatever ends the update, and be it a
 power cut, `recover` finds the name and undoes what may have been done: up to `warming` it removes
 the new version; later it leads `current` back to the old one, and puts settings and database back
 if the new version changed them. Each undoing may be cut off in turn and is begun anew.
+
+Nobody but root can change what is installed: a bundle's files are checked as they are copied to
+where only root can write, and only the copy is used.
 """
 
 import logging
@@ -26,7 +29,7 @@ import msgspec
 
 from pipeline.box import backup
 from pipeline.box.files import remove_file, replace_file, replace_link
-from pipeline.box.health import Limits, Seen, has_frames, look_at, watch
+from pipeline.box.health import Limits, Seen, cameras_with_frames, look_at, watch
 from pipeline.box.installed import Installed
 from pipeline.box.journal import BEFORE_STOPPING, Journal, Step, UpdateState, alone
 from pipeline.box.layout import Layout
@@ -36,8 +39,9 @@ from pipeline.box.manifest import (
     Manifest,
     parse_manifest,
     read_manifest_bytes,
-    verify_files,
+    take_files,
 )
+from pipeline.box.rights import as_service
 from pipeline.box.settings import read_hints, weights_in
 from pipeline.box.signing import verify_signature
 from pipeline.errors import BundleRefused, UpdateFailed
@@ -47,8 +51,8 @@ logger = logging.getLogger(__name__)
 _BASELINE_S: Final = 10.0
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _RECOVER_WAIT_S: Final = 60.0
-_ROOM: Final = 4
-"""Bytes on the disk for each byte of a bundle: it is unpacked and compiled beside."""
+_ROOM: Final = 5
+"""Bytes on the disk for each byte of a bundle: it is copied, unpacked and compiled."""
 _COPIES: Final = 2
 """Of the database: the backup, and what a rollback puts back."""
 
@@ -74,10 +78,12 @@ class Updater:
             if lock is None:
                 raise UpdateFailed(f"{self._layout.update_lock}: another update is at work")
             self._undo_cut_off(lock, restart=True)
-            manifest = check_bundle(bundle, self._layout.trusted if signed else None)
+            content = read_manifest_bytes(bundle)
+            manifest = check_manifest(bundle, content, self._layout.trusted if signed else None)
             state = self._begin(manifest)
             new = Installed(self._layout, manifest.version, lock)
-            self._prepare(state, new, bundle, manifest)
+            with self._taken(bundle, content, manifest) as taken:
+                self._prepare(state, new, taken, manifest)
             self._switch(state, new)
             self._keep(state)
         return manifest.version
@@ -117,6 +123,21 @@ class Updater:
             )
         return UpdateState(step="installing", old=old, new=new, previous=_target(layout.previous))
 
+    @contextmanager
+    def _taken(self, bundle: Path, content: bytes, manifest: Manifest) -> Iterator[Path]:
+        """A copy of the bundle that is what its manifest lists, for as long as it is needed."""
+        taken = self._layout.taken
+        shutil.rmtree(taken, ignore_errors=True)
+        try:
+            taken.mkdir(mode=0o700)
+            take_files(bundle, manifest, taken)
+            (taken / MANIFEST).write_bytes(content)
+            yield taken
+        except OSError as fault:
+            raise UpdateFailed(f"{taken}: {fault}; nothing was changed") from None
+        finally:
+            shutil.rmtree(taken, ignore_errors=True)
+
     def _prepare(
         self, state: UpdateState, new: Installed, bundle: Path, manifest: Manifest
     ) -> None:
@@ -124,7 +145,7 @@ class Updater:
         was_there = new.is_whole
         try:
             self._enter(state, "installing")
-            shutil.rmtree(self._backup_of(state), ignore_errors=True)
+            self._remove_backups(state)
             new.make(bundle, manifest)
             self._enter(state, "warming")
             new.call_beside("doctor")
@@ -149,12 +170,14 @@ class Updater:
         """Stop the old version, start the new one, watch it; what fails is rolled back."""
         layout = self._layout
         hints = read_hints(layout)
-        with_frames, _ = has_frames(self._look(), _BASELINE_S, self._limits.poll_s)
+        cameras = cameras_with_frames(self._look(), _BASELINE_S, self._limits.poll_s)
         try:
             self._enter(state, "stopping")
             self._manager.stop()
             self._enter(state, "backing-up")
-            backup.make_backup(self._backup_of(state), layout.settings, hints.database)
+            backup.keep_settings(layout.backups / state.new, layout.settings)
+            kept = layout.database_backups / state.new
+            as_service(partial(backup.keep_database, kept, hints.database))
             self._enter(state, "migrating")
             self._migrate(new)
             self._enter(state, "switching")
@@ -162,7 +185,7 @@ class Updater:
             replace_link(layout.current, state.new)
             self._enter(state, "watching")
             self._manager.start()
-            watch(self._look(), self._manager.failure, self._limits, with_frames=with_frames)
+            watch(self._look(), self._manager.failure, self._limits, cameras)
         except BaseException as fault:  # noqa: BLE001 - whatever ends it, the old version must run
             logger.warning("%s: %s; going back to %s", state.new, _why(fault), state.old)
             self._roll_back(state, new, restart=True)
@@ -184,11 +207,11 @@ class Updater:
             if is_version and folder.name not in kept:
                 logger.info("%s: removed", folder.name)
                 shutil.rmtree(folder, ignore_errors=True)
-        for folder in self._layout.backups.iterdir():
-            if folder.name != state.new:
-                shutil.rmtree(folder, ignore_errors=True)
+        backup.remove_other_backups(self._layout.backups / state.new)
+        as_service(partial(backup.remove_other_backups, self._layout.database_backups / state.new))
 
     def _undo_cut_off(self, lock: int, *, restart: bool) -> str | None:
+        shutil.rmtree(self._layout.taken, ignore_errors=True)
         state = self._journal.read()
         if state is None:
             return None
@@ -226,7 +249,7 @@ class Updater:
                 # At a start of the service cameras wait; a later update removes the rest.
                 (new.remove if restart else new.disown)()
             self._journal.clear()
-            shutil.rmtree(self._backup_of(state), ignore_errors=True)
+            self._remove_backups(state)
 
     def _lead_back(self, state: UpdateState) -> None:
         replace_link(self._layout.current, state.old)
@@ -237,30 +260,36 @@ class Updater:
 
     def _put_back(self, state: UpdateState) -> None:
         """Settings first: the old version knows where its own name the database."""
-        kept = self._backup_of(state)
-        backup.restore_settings(kept, self._layout.settings)
-        backup.restore_database(kept, read_hints(self._layout).database, state.new)
+        layout = self._layout
+        backup.restore_settings(layout.backups / state.new, layout.settings)
+        kept, database = layout.database_backups / state.new, read_hints(layout).database
+        as_service(partial(backup.restore_database, kept, database, state.new))
+
+    def _remove_backups(self, state: UpdateState) -> None:
+        backup.remove_backup(self._layout.backups / state.new)
+        as_service(partial(backup.remove_backup, self._layout.database_backups / state.new))
 
     def _enter(self, state: UpdateState, step: Step) -> None:
         logger.info("%s: %s", state.new, step)
         self._journal.enter(msgspec.structs.replace(state, step=step))
-
-    def _backup_of(self, state: UpdateState) -> Path:
-        return self._layout.backups / state.new
 
     def _look(self) -> Callable[[], Seen]:
         http = read_hints(self._layout).http
         return lambda: look_at(http)
 
 
-def check_bundle(bundle: Path, trusted: Path | None) -> Manifest:
-    """The manifest of a sound bundle for this machine; signed, where trusted keys are given.
+def check_manifest(bundle: Path, content: bytes, trusted: Path | None) -> Manifest:
+    """The manifest of a bundle for this machine; signed, where trusted keys are given.
+
+    Args:
+        bundle: Where it lies.
+        content: The manifest as it was read.
+        trusted: Folder of keys.
 
     Raises:
-        BundleRefused: it is not.
+        BundleRefused: it is none, or not for this machine, or not signed.
         ConfigError: a trusted key cannot be read.
     """
-    content = read_manifest_bytes(bundle)
     if trusted is not None:
         logger.info("signed by %s", verify_signature(bundle, content, trusted))
     manifest = parse_manifest(content, bundle / MANIFEST)
@@ -269,7 +298,6 @@ def check_bundle(bundle: Path, trusted: Path | None) -> Manifest:
             f"{bundle}: made for {manifest.arch}, and this machine is {platform.machine()}; bring "
             "the bundle for it"
         )
-    verify_files(bundle, manifest)
     return manifest
 
 

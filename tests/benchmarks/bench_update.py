@@ -20,8 +20,6 @@ import itertools
 import json
 import logging
 import os
-import shutil
-import sysconfig
 import tempfile
 import threading
 import time
@@ -29,33 +27,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from live import RATE, ROOT, percentile
+from live import RATE, percentile
 from timing import surroundings
+from versions import BAD, make_version
 
 from model.errors import ModelError
-from model.shipped import find_weights
 from pipeline.box.health import Limits, look_at
 from pipeline.box.manifest import read_manifest
 from pipeline.errors import PipelineError
 from pipeline.serve.access import HttpConfig
-from tests.pipeline.box.box import Box, bundle_of
+from tests.pipeline.box.box import Box
 from tests.pipeline.cameras import make_film
 from tests.pipeline.small_camera import SmallCamera
 
 logger = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.05
-BAD: Final = ("wrong digest", "failing artefact", "crash on start", "never ready")
-_VERSION: Final = """\
-import sys, time
-def main():
-    if sys.argv[1] == "serve" and {mode!r} == "crash on start":
-        return 1
-    if sys.argv[1] == "serve" and {mode!r} == "never ready":
-        time.sleep(3600)
-    import sightline
-    return sightline.main()
-"""
 
 
 def main() -> None:
@@ -116,30 +103,6 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for kind in BAD
         },
     }
-
-
-def make_version(folder: Path, number: int, mode: str) -> Path:
-    """A bundle of this tree as one version; broken in one way, or not."""
-    bundle = folder / f"bundle-{number}"
-    paths = f"{ROOT}\n{sysconfig.get_paths()['purelib']}\n"
-    files = {"this_version.py": _VERSION.format(mode=mode), "this_tree.pth": paths}
-    weights = find_weights(None)
-    bundle.mkdir()
-    (bundle / "weights").mkdir()
-    shutil.copy(weights, bundle / "weights/model.safetensors")
-    if mode == "failing artefact":
-        damage(bundle / "weights/model.safetensors")
-    bundle_of(bundle, f"1.{number}", files, with_pip=True)
-    if mode == "wrong digest":
-        damage(bundle / "weights/model.safetensors")
-    return bundle
-
-
-def damage(path: Path) -> None:
-    """Change one byte in the middle of a file's header."""
-    content = bytearray(path.read_bytes())
-    content[20] ^= 0xFF
-    path.write_bytes(content)
 
 
 def settings_of(box: Box, cameras: list[SmallCamera], image_size: int) -> str:
@@ -226,9 +189,9 @@ class Watch:
         while not self.over:
             with suppress(OSError, ValueError):
                 seen = look_at(self._http)
-                if seen.num_tracked > latest:
+                if (number := sum(seen.num_frames.values())) > latest:
                     self._grown_s.append(time.monotonic())
-                latest = seen.num_tracked
+                latest = number
             time.sleep(LOOK_S)
 
 

@@ -5,10 +5,10 @@
 
 Serves IMAGE, kept in memory, as the file MOUNTPOINT. Writes are pending until the next flush, as
 in the cache of a disk. A line `MODE AFTER SEED PATH` on stdin orders a cut, at once or AFTER so
-many more writes: what it leaves is written to PATH, everything flushed and, of the pending writes,
-by MODE, `all`, `none`, or `some`: any sectors, as if written in any order. The answer is the time
-of the cut and the number of sectors pending and kept. FUSE's protocol is spoken here as far as a
-loop device needs it; needs root.
+many more writes; a line `now` has the one that was ordered come at once. What it leaves is written
+to PATH: everything flushed and, of the pending writes, by MODE, `all`, `none`, or `some`, any
+sectors, as if written in any order. The answer is the time of the cut and the number of sectors
+pending and kept. FUSE's protocol is spoken here as far as a loop device needs it; needs root.
 """
 
 import ctypes
@@ -92,13 +92,18 @@ class Server:
                 except OSError as failure:
                     if failure.errno != errno.ENOENT:  # a request that was taken back
                         return
-            elif not (order := os.read(sys.stdin.fileno(), 4096)):
+            elif not (orders := os.read(sys.stdin.fileno(), 4096)):
                 return
             else:
-                mode, after, seed, path = order.decode().split()
-                self._order, self._writes_left = [mode, seed, path], int(after)
-                if not self._writes_left:
-                    self._cut()
+                for order in orders.decode().splitlines():
+                    self._take(order)
+
+    def _take(self, order: str) -> None:
+        if order != "now":
+            mode, after, seed, path = order.split()
+            self._order, self._writes_left = [mode, seed, path], int(after)
+        if self._order is not None and (order == "now" or not self._writes_left):
+            self._cut()
 
     def _cut(self) -> None:
         assert self._order is not None

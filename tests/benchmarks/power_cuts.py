@@ -15,7 +15,6 @@ Needs root, loop devices and FUSE; 256 MiB of memory three times.
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).parents[2]))  # called by its path
 
 from cut_checks import check
+from cutting import PLANS, CutDisk, own_mounts
 from timing import surroundings
 
 from tests.pipeline.telling.builders import wait_until
@@ -41,10 +41,7 @@ from tests.pipeline.telling.http_receiver import HttpReceiver
 
 HERE: Final = Path(__file__).parent
 DISK_MIB: Final = 256
-PLANS: Final = (("none", 0), ("some", 80), ("none", 80), ("some", 80), ("all", 0))
-"""How cuts alternate: what of the pending writes is kept, and after how many writes at most."""
 KILL_EVERY: Final = 7
-MKFS: Final = ("mkfs.ext4", "-q", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,26 +102,9 @@ class Trial:
     def __init__(self, folder: Path, options: argparse.Namespace, receiver: HttpReceiver) -> None:
         self.folder, self.options, self.receiver = folder, options, receiver
         self.chance = random.Random(options.seed)
-        self.disk = self._serve_disk()
-        self.mounted = folder / "mounted"
-        self.mounted.mkdir()
-        subprocess.run(["mount", "-o", "loop", folder / "disk", self.mounted], check=True)
-        self.recorder = Recorder(self.mounted, receiver.port)
+        self.disk = CutDisk(folder, DISK_MIB)
+        self.recorder = Recorder(self.disk.mounted, receiver.port)
         self.results: list[dict[str, Any]] = []
-
-    def _serve_disk(self) -> subprocess.Popen[str]:
-        image = self.folder / "image"
-        with image.open("wb") as file:
-            file.truncate(DISK_MIB << 20)
-        subprocess.run([*MKFS, image], check=True)
-        (self.folder / "disk").touch()
-        command = [sys.executable, str(HERE / "losing_disk.py"), self.folder / "disk", image]
-        pipe = subprocess.PIPE
-        disk = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        assert disk.stdout is not None
-        assert disk.stdout.readline() == "ready\n"
-        image.unlink()
-        return disk
 
     def run(self) -> None:
         """Record and cut."""
@@ -143,32 +123,24 @@ class Trial:
     def _cut(self, number: int, submit: Callable[..., Any]) -> dict[str, Any]:
         mode, most_writes = PLANS[number % len(PLANS)]
         left = self.folder / "left"
-        after, seed = self.chance.randint(0, most_writes), self.chance.random()
-        assert self.disk.stdin is not None
-        assert self.disk.stdout is not None
-        self.disk.stdin.write(f"{mode} {after} {seed} {left}\n")
-        self.disk.stdin.flush()
-        at_s, pending, kept = map(float, self.disk.stdout.readline().split())
-        said = self.recorder.by(at_s)
+        cut = self.disk.cut(mode, self.chance.randint(0, most_writes), self.chance.random(), left)
+        said = self.recorder.by(cut.at_s)
         with self.receiver.lock:
-            told = [one for one in self.receiver.requests if one.at_s <= at_s]
-        found = submit(check, left, said, [one.key[0] for one in told], at_s).result()
+            told = [one for one in self.receiver.requests if one.at_s <= cut.at_s]
+        found = submit(check, left, said, [one.key[0] for one in told], cut.at_s).result()
         left.unlink()
         return {
             "cut": number,
             "kept_of_pending": mode,
-            "pending_sectors": int(pending),
-            "kept_sectors": int(kept),
+            "pending_sectors": cut.num_pending,
+            "kept_sectors": cut.num_kept,
             **found,
         }
 
     def close(self) -> None:
         """End everything."""
         self.recorder.kill()
-        subprocess.run(["umount", self.mounted], check=False)
-        subprocess.run(["umount", self.folder / "disk"], check=False)
-        self.disk.kill()
-        self.disk.wait()
+        self.disk.close()
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -200,10 +172,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    if "SIGHTLINE_OWN_MOUNTS" not in os.environ:  # so that no mount outlives this program
-        os.environ["SIGHTLINE_OWN_MOUNTS"] = "1"
-        command = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv]
-        os.execvp(command[0], command)
+    own_mounts()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name, HttpReceiver() as receiver:
         trial = Trial(Path(name), options, receiver)
         try:

@@ -38,12 +38,26 @@ def main() -> None:
         f"{rest} name=pay0 pt=96 )"
     )
     factory.set_shared(not options.once)
+    factory.connect("media-configure", give_times)
     if options.credentials:
         ask_for_credentials(server, factory, *options.credentials.split(":"))
     server.get_mount_points().add_factory("/live", factory)
     server.attach(None)
     print("ready", flush=True)  # noqa: T201 - its parent waits for it
     GLib.MainLoop().run()
+
+
+def give_times(_factory: GstRtspServer.RTSPMediaFactory, media: GstRtspServer.RTSPMedia) -> None:
+    """Have pictures shown when they are decoded: the parser knows no other time of raw files."""
+
+    def stamp(_pad: Gst.Pad, info: Gst.PadProbeInfo) -> Gst.PadProbeReturn:
+        buffer = info.get_buffer()
+        if buffer.pts == Gst.CLOCK_TIME_NONE:
+            buffer.pts = buffer.dts
+        return Gst.PadProbeReturn.OK
+
+    payloader = media.get_element().get_by_name("pay0")
+    payloader.get_static_pad("sink").add_probe(Gst.PadProbeType.BUFFER, stamp)
 
 
 def ask_for_credentials(

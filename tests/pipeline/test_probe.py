@@ -9,8 +9,9 @@ import yaml
 
 import sightline
 from pipeline.cameras import CameraConfig
+from pipeline.decoding.media import RawPacket
 from pipeline.errors import SourceUnreadable
-from pipeline.probe import without_secrets
+from pipeline.probe import frame_rate, longest_to_keyframe, without_secrets
 from tests.pipeline.cameras import make_film
 from tests.pipeline.http_camera import HttpCamera, jpegs_of
 from tests.pipeline.small_camera import SmallCamera
@@ -122,3 +123,22 @@ def test_where_the_password_cannot_be_told_from_the_rest_nothing_is_shown(named:
     with pytest.raises(SourceUnreadable, match="cannot tell the password") as caught:
         without_secrets(named, "a")
     assert "cret" not in str(caught.value)
+
+
+def test_the_rate_of_a_camera_whose_clock_stands_still_is_that_of_arrival() -> None:
+    """What had waited while the camera was opened comes at once, and says nothing of it."""
+    arrival_ms = [0] * 100 + [40 * number for number in range(100)]
+    packets = [
+        RawPacket(
+            data=b"",
+            pts_ns=0 if number else None,
+            dts_ns=None,
+            keyframe=number % 50 == 0,
+            hidden=False,
+            corrupt=False,
+            captured_ns=at_ms * 1_000_000,
+        )
+        for number, at_ms in enumerate(arrival_ms)
+    ]
+    assert frame_rate(packets) == pytest.approx(25.0)
+    assert longest_to_keyframe(packets) == 50

@@ -80,7 +80,8 @@ def bundle_of(folder: Path, version: str, files: dict[str, str], *, with_pip: bo
     else:
         script = _QUICK.format(version=version, python=sys.executable)
         (deploy / "make_version.sh").write_text(script)
-    shutil.copy(ROOT / "deploy/recover.sh", deploy)
+    for name in ("recover.sh", "sightline.service"):
+        shutil.copy(ROOT / "deploy" / name, deploy)
     manifest = Manifest(
         version=version,
         arch=platform.machine(),

@@ -85,7 +85,10 @@ class Answer(http.server.BaseHTTPRequestHandler):
         body = json.dumps(
             {
                 "version": VERSION,
-                "cameras": {"yard": {"counters": {"tracked": tracked}}},
+                "cameras": {
+                    "yard": {"counters": {"tracked": tracked}},
+                    "gate": {"counters": {"tracked": 0 if "one-eyed" in MODE else tracked}},
+                },
                 "model": {"engines": [{"input_shape": [1, 96, 160, 3]}]},
             }
         ).encode()

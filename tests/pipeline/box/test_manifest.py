@@ -3,6 +3,7 @@
 
 import os
 from pathlib import Path
+from tempfile import mkdtemp
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from pipeline.box.manifest import (
     Manifest,
     describe_files,
     read_manifest,
-    verify_files,
+    take_files,
     write_manifest,
 )
 from pipeline.errors import BundleRefused
@@ -35,7 +36,7 @@ def make_bundle(folder: Path) -> Manifest:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(BundleRefused) as refused:
-        verify_files(folder, read_manifest(folder))
+        take_files(folder, read_manifest(folder), Path(mkdtemp(dir=folder.parent)))
     text = str(refused.value)
     assert "\n" not in text
     return text
@@ -45,7 +46,12 @@ def test_a_sound_bundle_is_read_as_it_was_written_and_verified(tmp_path: Path) -
     manifest = make_bundle(tmp_path)
     assert read_manifest(tmp_path) == manifest
     assert set(manifest.files) == {"wheels/a.whl", "install.sh"}
-    verify_files(tmp_path, manifest)
+    (taken := tmp_path.with_name("taken")).mkdir()
+    take_files(tmp_path, manifest, taken)
+    assert {
+        str(path.relative_to(taken)): path.read_bytes()
+        for path in taken.rglob("*") if path.is_file()
+    } == {"wheels/a.whl": b"wheel", "install.sh": b"#!/bin/sh\n"}  # fmt: skip
 
 
 def test_a_changed_byte_is_found(tmp_path: Path) -> None:
@@ -58,6 +64,12 @@ def test_a_cut_file_is_named_with_both_sizes(tmp_path: Path) -> None:
     make_bundle(tmp_path)
     (tmp_path / "wheels/a.whl").write_bytes(b"whe")
     assert "3 bytes, and the manifest says 5" in refusal(tmp_path)
+
+
+def test_a_file_that_grew_is_read_no_further_than_the_manifest_says(tmp_path: Path) -> None:
+    make_bundle(tmp_path)
+    (tmp_path / "wheels/a.whl").write_bytes(b"wheels")
+    assert "more bytes, and the manifest says 5" in refusal(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

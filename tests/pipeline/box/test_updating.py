@@ -107,6 +107,33 @@ def test_a_bad_version_ends_with_the_old_one_running_and_nothing_left(
     assert box.rows("SELECT * FROM events") == events
 
 
+def test_one_camera_that_gives_no_frames_any_more_is_enough_to_go_back(
+    box: Box, tmp_path: Path
+) -> None:
+    bundle = build_bundle(tmp_path / "2.0", "2.0", "one-eyed")
+    limits = Limits(watch_s=1.2, ready_s=4.0, silent_s=0.5, poll_s=0.05)
+    with pytest.raises(UpdateFailed, match=r"gate gave frames before, and none for 0\.5 s; went"):
+        box.updater(limits).update(bundle, signed=False)
+    box.wait_for("1.0")
+
+
+def test_what_is_installed_is_what_was_checked(box: Box, tmp_path: Path) -> None:
+    """The bundle may lie where others can write, and change after it was looked at."""
+    bundle = build_bundle(tmp_path / "2.0", "2.0")
+    take = updating.take_files
+
+    def take_and_change(*arguments: Any) -> None:
+        take(*arguments)
+        (bundle / "deploy/make_version.sh").write_text(f"touch {tmp_path}/evil; exit 1\n")
+        (bundle / "manifest.json").write_text("{}")
+
+    with patch.object(updating, "take_files", take_and_change):
+        box.updater().update(bundle, signed=False)
+    assert box.running() == "2.0"
+    assert not (tmp_path / "evil").exists()
+    assert not box.layout.taken.exists()
+
+
 def test_a_rollback_over_a_changed_schema_loses_no_event(box: Box, tmp_path: Path) -> None:
     settings = box.layout.settings.read_bytes()
     bundle = build_bundle(tmp_path / "2.0", "2.0", "schema-record-crash")
@@ -256,8 +283,9 @@ def test_kill_9_at_a_step_is_undone(box: Box, tmp_path: Path, step: str) -> None
 def test_kill_9_while_the_backup_goes_leaves_the_database(box: Box, tmp_path: Path) -> None:
     """A backup that is half gone does not say that there was no database."""
     update_until_step(box, build_bundle(tmp_path / "2.0", "2.0", "schema"), "watching")
-    backup.restore_database(box.layout.backups / "2.0", box.layout.database, "2.0")
-    (box.layout.backups / "2.0" / "events.db").unlink()
+    kept = box.layout.database_backups / "2.0"
+    backup.restore_database(kept, box.layout.database, "2.0")
+    (kept / "events.db").unlink()
     check_recovers(box, box.settings)
 
 
@@ -278,7 +306,7 @@ def test_the_old_version_is_started_though_something_cannot_be_put_back(
 def test_what_nobody_thought_of_ends_with_the_old_version_running(box: Box, tmp_path: Path) -> None:
     fault = sqlite3.OperationalError("database or disk is full")
     with (
-        patch.object(updating.backup, "make_backup", side_effect=fault),
+        patch.object(updating.backup, "keep_database", side_effect=fault),
         pytest.raises(UpdateFailed, match="disk is full; went back to 1"),
     ):
         box.updater().update(build_bundle(tmp_path / "2.0", "2.0"), signed=False)
