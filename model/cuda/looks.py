@@ -70,7 +70,7 @@ def describe(
     """
     if address % ALIGNMENT:
         raise ValueError(f"a slot must begin at a multiple of {ALIGNMENT}, got {address:#x}")
-    look = _template(coded, region, canvas_hw).copy()
+    look: np.void = np.frombuffer(bytearray(_template(coded, region, canvas_hw)), LOOK)[0]
     look["origin"] += np.uint64(address)
     look["ticket"] = ticket
     return look
@@ -100,12 +100,13 @@ def colour(coded: Coded) -> Colour:
 
 
 @lru_cache(maxsize=1024)
-def _template(coded: Coded, region: Region, canvas_hw: tuple[int, int]) -> np.void:
+def _template(coded: Coded, region: Region, canvas_hw: tuple[int, int]) -> bytes:
     """An entry but for address and ticket: a stream's are the same from frame to frame."""
     _check(coded, canvas_hw)
     part = _part(coded, region)
     letterbox = region.letterbox(canvas_hw)
-    look: np.void = np.zeros(1, LOOK)[0]
+    entry = np.zeros(1, LOOK)
+    look: np.void = entry[0]
     for index, component in enumerate(FORMATS[coded.pixel_format].components):
         view = _view(coded, component, part)
         look["origin"][index], look["across"][index], look["down"][index] = view[:3]
@@ -115,7 +116,7 @@ def _template(coded: Coded, region: Region, canvas_hw: tuple[int, int]) -> np.vo
     look["wide"] = FORMATS[coded.pixel_format].wide
     look["left"], look["top"] = letterbox.pad_left_px, letterbox.pad_top_px
     look["inner_h"], look["inner_w"] = letterbox.resized_hw
-    return look
+    return entry.tobytes()
 
 
 def _check(coded: Coded, canvas_hw: tuple[int, int]) -> None:

@@ -29,6 +29,10 @@ class Kernels:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
+    def put(self, array: np.ndarray) -> int:
+        """Copy an array to where the next launch may read it."""
+        return self._machine.put(array)
+
     def letterbox(
         self,
         shots: Sequence[Shot | None],
@@ -48,21 +52,37 @@ class Kernels:
             else EMPTY
             for ticket, shot in enumerate(shots)
         ]
+        return self.letterbox_entries(
+            np.array(entries, LOOK),
+            canvas_hw,
+            number_format=number_format,
+            channels_last=channels_last,
+        )
+
+    def letterbox_entries(
+        self,
+        entries: np.ndarray,
+        canvas_hw: tuple[int, int],
+        *,
+        number_format: NumberFormat = "f32",
+        channels_last: bool = False,
+    ) -> np.ndarray:
+        """The same of entries of `LOOK`, whose samples were put on the machine before."""
         height, width = canvas_hw
         numbers = np.uint32 if number_format == "f32" else np.uint16
-        canvases = np.full(len(shots) * 3 * height * width, np.iinfo(numbers).max, numbers)
+        canvases = np.full(len(entries) * 3 * height * width, np.iinfo(numbers).max, numbers)
         to = self._machine.put_for_writing(canvases)
         row, pixel, channel = (3 * width, 3, 1) if channels_last else (width, 1, height * width)
-        looks = put(np.array(entries, LOOK))
+        looks = self._machine.put(entries)
         args = (looks, to, width, height, 3 * height * width, channel, row, pixel)
-        launch = letterbox_launch(len(shots), canvas_hw)
+        launch = letterbox_launch(len(entries), canvas_hw)
         self._machine.launch(
             "letterbox_batch", launch.grid, launch.block, args, OUT=OUT[number_format]
         )
         made = as_float32(self._machine.get(to), number_format)
         if channels_last:
-            return made.reshape(len(shots), height, width, 3).transpose(0, 3, 1, 2)
-        return made.reshape(len(shots), 3, height, width)
+            return made.reshape(len(entries), height, width, 3).transpose(0, 3, 1, 2)
+        return made.reshape(len(entries), 3, height, width)
 
     def suppress(
         self,

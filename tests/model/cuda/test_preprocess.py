@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from model.cuda.coded import FORMATS, ColourMatrix, PixelFormat
+from model.cuda.looks import LOOK
 from model.cuda.plan import NumberFormat
 from model.letterbox import PAD
 from model.slicing import Region, choose_looks
@@ -16,7 +17,7 @@ from tests.model.cuda.kernels import Kernels
 
 CANVAS_HW = (96, 160)
 SIZES = (
-    (360, 640), (96, 160), (40, 56), (359, 641), (38, 22), (1, 1), (3, 2000), (300, 2), (33, 3000),
+    (360, 640), (96, 160), (40, 56), (359, 641), (38, 22), (1, 1), (3, 2000), (300, 2), (37, 4000),
     (3000, 34),
 )  # fmt: skip
 """Shrunk, as large as it comes out, enlarged, odd, and oblong beyond reason."""
@@ -64,7 +65,7 @@ def test_rows_may_be_padded_to_anything(
 ) -> None:
     shots = [
         make_shot(pixel_format, hw, pitch_multiple=pitch_multiple, quarter_turns=turns)
-        for hw in ((61, 103), (60, 102), (1, 1), (9, 1), (9, 2))
+        for hw in ((61, 103), (60, 100), (1, 1), (9, 1), (9, 2))
         for turns in (0, 1)
     ]
     assert_near(kernels.letterbox(shots, (40, 64)), shots)
@@ -179,6 +180,32 @@ def test_half_and_bfloat_are_the_nearest(kernels: Kernels) -> None:
     nearest = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16
     np.testing.assert_array_equal(brain, nearest.astype(np.uint32).view(np.float32))
     assert len(np.unique(exact)) > 1000
+
+
+@pytest.mark.parametrize(("number_format", "bits"), [("f16", 13), ("bf16", 16)])
+def test_a_value_between_two_becomes_the_even_one(
+    kernels: Kernels, number_format: NumberFormat, bits: int
+) -> None:
+    """Pictures of one colour that lies exactly between two numbers, or a little beside."""
+    level = np.float32(1 / 255)
+    random = np.random.default_rng(0)
+    middles = random.integers(0x38800000 >> bits, 0x3F800000 >> bits, 3000) << bits | 1 << bits - 1
+    values = (middles + random.integers(-1, 2, 3000)).astype(np.uint32).view(np.float32)
+    colours = (values.astype(np.float64) / level).astype(np.float32)
+    exact = np.flatnonzero(colours * level == values)[:300]
+    entries = np.zeros(len(exact), LOOK)
+    entries["offset"] = colours[exact, None]
+    entries["inner_w"] = entries["inner_h"] = 1
+    entries["width"] = entries["height"] = 1
+    shot = make_shot("gbrp", (1, 1))
+    entries["origin"] = kernels.put(shot.pixels)
+    made = kernels.letterbox_entries(entries, (1, 1), number_format=number_format)
+    whole = values[exact].view(np.uint32).astype(np.uint64)
+    odd = whole >> bits & 1
+    rounded = (whole + (1 << bits - 1) - 1 + odd) >> bits << bits
+    expected = np.repeat(rounded.astype(np.uint32).view(np.float32), 3)
+    np.testing.assert_array_equal(made.ravel(), expected)
+    assert len(exact) == 300
 
 
 @pytest.mark.needs_data

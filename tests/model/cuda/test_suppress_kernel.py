@@ -103,6 +103,30 @@ def test_an_overlap_of_exactly_the_limit_stays(kernels: Kernels) -> None:
     assert run(kernels, predictions, Suppression(max_iou=0.49))[0] == 1
 
 
+def test_where_rounding_decides_it_decides_as_the_processors(kernels: Kernels) -> None:
+    """Pairs of boxes so near the limit that another order of the same sums decides otherwise."""
+    random = np.random.default_rng(3)
+    width, height, left = random.uniform(1, 300, (3, 4000)).astype(np.float32)
+    shift = width / np.float32(3)
+    first = np.stack((left, 0 * left, left + width, height), axis=1)
+    second = first + np.stack((shift, 0 * left, shift, 0 * left), axis=1)
+    limit = np.float32(0.5)
+    area, other = ((box[:, 2] - box[:, 0]) * height for box in (first, second))
+    shared = (first[:, 2] - second[:, 0]) * height
+    decided = shared > limit * (area + other - shared)
+    otherwise = shared > limit * (area + (other - shared))
+    near = np.flatnonzero(decided != otherwise)[:40]
+    assert len(near) == 40
+    boxes = np.stack((first, second), axis=1)[near]
+    high, low = np.float32([0.75, 0.5]).view(np.int32).astype(np.int64)
+    keys = np.tile([(0x7FFFFFFF - high) << 32, (0x7FFFFFFF - low) << 32 | 1], (len(near), 1))
+    found = kernels.suppress(keys, boxes, Suppression(max_iou=0.5, max_boxes=2), 1)
+    np.testing.assert_array_equal(found[:, 0], np.where(decided[near], 1, 2))
+    for image, of_image in zip(boxes, found, strict=True):
+        predictions = np.concatenate((image.T, [[0.75, 0.5]])).astype(np.float32)
+        assert_equal(detections_of(of_image), suppress(predictions, Suppression(max_iou=0.5)))
+
+
 def test_boxes_without_an_end_are_the_processors_too(kernels: Kernels) -> None:
     """Areas beyond what a float holds, negative sides and boxes of no size."""
     far, near = 3e38, -3e38
