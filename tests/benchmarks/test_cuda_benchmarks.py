@@ -12,6 +12,7 @@ import torch
 
 from model.config import Suppression
 from model.cuda.coded import FORMATS
+from model.cuda.looks import LOOK
 from model.suppression import suppress
 from tests.benchmarks import bench_cuda_preprocess, bench_cuda_suppress
 from tests.benchmarks.bench_cuda_preprocess import Case, cases, errors
@@ -83,6 +84,68 @@ def test_errors_are_measured_on_random_and_on_real_pictures(
         assert each["mean_levels"] <= each["largest_levels"]
         assert each["largest_levels"] < {"f32": 0.001, "f16": 0.1}[each["number_format"]]
     assert max(each["largest_levels"] for each in told if each["number_format"] == "f16") > 0.01
+
+
+class RecordingDevice:
+    """Memory of the processor's; what is launched is only written down."""
+
+    def __init__(self) -> None:
+        self.taken: list[torch.Tensor] = []
+        self.launched: list[tuple[str, tuple[int, int, int], tuple[float, ...]]] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        self.taken.append(torch.empty(shape, dtype=dtype))
+        return self.taken[-1]
+
+    def launch(
+        self, kernel: str, grid: Any, block: Any, args: Any, stream: Any, **defines: int
+    ) -> None:
+        assert stream is None
+        assert (block, *defines) in {((32, 8, 1), "OUT"), ((256, 1, 1), "MAX_BOXES")}
+        self.launched.append((kernel, grid, tuple(args)))
+
+
+def test_each_launch_has_pictures_and_canvases_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = RecordingDevice()
+    monkeypatch.setattr(bench_cuda_preprocess, "ROTATED_BYTES", 3_000_000)
+    monkeypatch.setitem(bench_cuda_preprocess.SIZES, "1080p", (108, 192))
+    monkeypatch.setattr(
+        bench_cuda_preprocess,
+        "time_us",
+        lambda _device, _stream, run: (run(), {"median": 60.0, "p99": 90.0})[1],
+    )
+    case = Case("nv12", "1080p", 2)
+    told = bench_cuda_preprocess.measure(device, None, case, copied=1e9)
+    slots, canvases, looks = device.taken
+    assert len(device.launched) == case.launches > 1
+    seen = set()
+    for _, grid, (look, canvas, *_) in device.launched:
+        assert grid[2] == 2
+        assert looks.data_ptr() <= look <= looks.data_ptr() + looks.nbytes - 2 * 144
+        size = canvases[:2].nbytes
+        assert canvases.data_ptr() <= canvas <= canvases.data_ptr() + canvases.nbytes - size
+        seen.add((look, canvas))
+    assert len(seen) == case.launches
+    origins = looks.numpy().view(LOOK)["origin"]
+    assert len(np.unique(origins[:, 0])) == 2 * case.launches
+    assert origins.min() >= slots.data_ptr()
+    assert origins.max() < slots.data_ptr() + slots.nbytes
+    assert told["batch_us"] == round(60 / case.launches, 2)
+    assert told["share_of_copy"] == pytest.approx(
+        case.moved_bytes * case.launches / 60e-6 / 1e9, rel=0.01
+    )
+
+
+def test_suppression_is_launched_with_sorted_keys() -> None:
+    device = RecordingDevice()
+    rows = torch.from_numpy(np.stack([make_predictions(3, seed) for seed in range(2)]))
+    found = Found(rows[:, :4].transpose(1, 2).contiguous(), *rows[:, 4:].max(dim=1))
+    bench_cuda_suppress.Ours(device, None, 2, Suppression()).run(found)
+    ((kernel, grid, args),) = device.launched
+    assert (kernel, grid) == ("suppress_ranked", (2, 1, 1))
+    assert args[1] == found.boxes.data_ptr()
+    assert args[3:10] == (1, 8400, 8400, 80, 300, 0.7, 1)
+    assert args[10] == device.taken[0].data_ptr()
 
 
 def test_a_spread_is_of_all_runs() -> None:
