@@ -59,6 +59,12 @@ struct __align__(16) Columns {
     float at[FOUR];
 };
 
+// What a block works on: columns of the source, then its tile of the canvas, pixel by pixel.
+union Work {
+    Columns columns[TILE_H][CHUNK / FOUR];
+    Out numbers[TILE_H][3 * TILE_W];
+};
+
 // Two weights of 16 bits each, one row after the other; the last two are there so that lists begin in other banks.
 typedef unsigned Weights[SEGMENT / 2 + 2];
 
@@ -258,7 +264,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) letterbox_batch(
 {
     __shared__ Taps across[2][TILE_W], down[2][TILE_H];  // of the first component, and of the other two
     __shared__ Weights weights[2][TILE_H];
-    __shared__ Columns columns[TILE_H][CHUNK / FOUR];
+    __shared__ Work work;
     const Look& look = looks[blockIdx.z];
     const int tx = threadIdx.x, ty = threadIdx.y;
     // Where the tile begins in the picture as it lies on the canvas, and what of the tile shows it.
@@ -313,7 +319,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) letterbox_batch(
                     }
 #define FILTER(READS)                                                                                         \
     filter_chunk<READS>(                                                                                      \
-        look, component, chunk, end, down[grid], weights[grid], segment, first_row, last_row, columns)
+        look, component, chunk, end, down[grid], weights[grid], segment, first_row, last_row, work.columns)
                     if (reads == SIDE_BY_SIDE)
                         FILTER(SIDE_BY_SIDE);
                     else if (reads == INTERLEAVED)
@@ -331,7 +337,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) letterbox_batch(
                     const float weight = weight_at(distance, spacing.reach);
 #pragma unroll
                     for (int k = 0; k < OUTPUTS; ++k)
-                        sums[k] += weight * ((const float*)columns[ty + k * THREADS_Y])[place - chunk];
+                        sums[k] += weight * ((const float*)work.columns[ty + k * THREADS_Y])[place - chunk];
                 }
                 __syncthreads();
             }
@@ -347,15 +353,30 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) letterbox_batch(
 #pragma unroll
     for (int k = 0; k < OUTPUTS; ++k) {
         const int row = ty + k * THREADS_Y;
-        const int x = (int)blockIdx.x * TILE_W + tx, y = (int)blockIdx.y * TILE_H + row;
-        if (x >= canvas_w || y >= canvas_h) continue;
         const bool shown = column_shown && row >= first_row && row < last_row;
-        Out* pixel = canvases + (long long)blockIdx.z * image_stride + (long long)y * row_stride
-            + (long long)x * pixel_stride;
 #pragma unroll
         for (int c = 0; c < 3; ++c) {
             const float value = shown ? fminf(fmaxf(colour[c][k], 0.0f), 255.0f) : PAD;
-            STORE(pixel + (long long)c * channel_stride, to_out(value * ONE_LEVEL));
+            work.numbers[row][3 * tx + c] = to_out(value * ONE_LEVEL);
+        }
+    }
+    __syncthreads();
+
+    // Neighbouring threads write to neighbouring places, whichever way the canvas lies.
+    const bool channels_last = channel_stride < pixel_stride;
+    Out* canvas = canvases + (long long)blockIdx.z * image_stride;
+#pragma unroll 1
+    for (int row = ty; row < TILE_H; row += THREADS_Y) {
+        const int y = (int)blockIdx.y * TILE_H + row;
+#pragma unroll
+        for (int part = 0; part < 3; ++part) {
+            const int place = part * TILE_W + tx;
+            const int pixel = channels_last ? place / 3 : tx, c = channels_last ? place % 3 : part;
+            const int x = (int)blockIdx.x * TILE_W + pixel;
+            if (x < canvas_w && y < canvas_h)
+                STORE(
+                    canvas + (long long)y * row_stride + x * pixel_stride + (long long)c * channel_stride,
+                    work.numbers[row][3 * pixel + c]);
         }
     }
 }
