@@ -134,7 +134,13 @@ def _check(coded: Coded, canvas_hw: tuple[int, int]) -> None:
         raise ValueError(f"planes must begin at multiples of {ALIGNMENT}, got {coded.offsets}")
     for component in FORMATS[coded.pixel_format].components:
         _, rows = component.counts(coded.coded_hw)
-        end = coded.offsets[component.plane] + rows * coded.pitches[component.plane]
+        plane_bytes = rows * coded.pitches[component.plane]
+        if plane_bytes >= 2**31:
+            raise EngineError(
+                f"a plane of {plane_bytes} bytes: the engine cuda takes planes below {2**31}; "
+                "use another engine"
+            )
+        end = coded.offsets[component.plane] + plane_bytes
         if end > coded.num_bytes:
             raise ValueError(f"planes must end within {coded.num_bytes} bytes, got {end}")
 

@@ -166,6 +166,12 @@ def test_a_size_beyond_the_kernels_numbers_is_refused(
         describe(coded, 0, Region.whole(coded_hw), canvas_hw, 0)
 
 
+def test_a_plane_beyond_the_kernels_numbers_is_refused() -> None:
+    side = MOST_SAMPLES
+    with pytest.raises(EngineError, match="a plane of 3221127168 bytes"):
+        describe(make_coded("rgb24", (side, side)), 0, Region.whole((side, side)), CANVAS_HW, 0)
+
+
 def test_the_largest_sizes_stay_within_the_kernels_numbers() -> None:
     """Of `taps_of`: places and centres in 32 bits, distances exact in float32."""
     last_centre = (2 * MOST_PIXELS - 1) * MOST_SAMPLES
@@ -173,6 +179,8 @@ def test_the_largest_sizes_stay_within_the_kernels_numbers() -> None:
     assert last_centre + reach + step < 2**31
     assert (2 * MOST_SAMPLES + 1) * MOST_PIXELS < 2**31
     assert reach + step < 2**24
+    assert reach < 2**16, "weights are kept as 16 bits"
+    assert 32 * reach * 255 < 2**32, "so are added up 32 products with a byte"
 
 
 def test_what_does_not_lie_as_slots_do_is_refused() -> None:
