@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.average_precision import measure, read_coco
+from model.card import read_card
 from model.cuda.plan import NumberFormat
 from model.cuda.predictions import PredictionsEngine
 from model.engines.contract import Engine
@@ -38,3 +40,16 @@ def test_its_predictions_are_those_of_eager_torch(
     assert predictions.dtype == np.float32
     assert box_px < most_px
     assert score < most_score
+
+
+@pytest.mark.slow
+@pytest.mark.needs_data
+def test_half_precision_costs_no_average_precision(coco_weights: Path, data: Path) -> None:
+    pytest.importorskip("faster_coco_eval")
+    labelled = read_coco(data / "coco128", read_card(coco_weights).classes)
+
+    def ap(number_format: NumberFormat) -> float:
+        engine = PredictionsEngine(coco_weights, (1, 640, 640, 3), number_format, device=-1)
+        return measure(engine, labelled)["AP"]
+
+    assert ap("f16") == pytest.approx(ap("f32"), abs=0.003)
