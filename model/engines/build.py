@@ -154,9 +154,7 @@ def choose_engine(name: EngineName, card: Card | None = None) -> EngineName:
         if lacking is None:
             return "cuda"
         if name == "cuda":
-            raise EngineError(
-                f"model.engine: cuda needs {lacking}; or choose auto, which does without it"
-            )
+            raise EngineError(f"model.engine: cuda needs {lacking}; engine auto does without")
     installed = importlib.util.find_spec("openvino") is not None
     if name == "openvino" and not installed:
         raise EngineError("model.engine: openvino is not installed; install it or choose torch")

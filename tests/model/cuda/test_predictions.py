@@ -45,6 +45,7 @@ def test_its_predictions_are_those_of_eager_torch(
 @pytest.mark.slow
 @pytest.mark.needs_data
 def test_half_precision_costs_no_average_precision(coco_weights: Path, data: Path) -> None:
+    """It was .4388 beside .4389 of float32 (bf16: .4425), on a processor, in 4 minutes."""
     pytest.importorskip("faster_coco_eval")
     labelled = read_coco(data / "coco128", read_card(coco_weights).classes)
 

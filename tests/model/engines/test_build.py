@@ -63,7 +63,9 @@ def test_cuda_without_a_gpu_says_what_was_looked_for_and_the_way_out(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "what_lacks", lambda: "an NVIDIA GPU, and there is none")
-    with pytest.raises(EngineError, match=r"cuda needs an NVIDIA GPU, and .*choose auto"):
+    with pytest.raises(
+        EngineError, match=r"cuda needs an NVIDIA GPU, and .*; engine auto does without$"
+    ):
         build_engine(ModelConfig(weights=weights, engine="cuda"), image_hw=(64, 64))
 
 
