@@ -66,11 +66,6 @@ def test_a_detector_finds_what_it_finds_by_itself(
     expected = [suppress(rows, limits) for rows in run_once(weights, "torch", pictures)]
     assert all(len(each) > 5 for each in expected)
     for ours, theirs in zip(found, expected, strict=True):
-        print(
-            len(ours),
-            np.abs(ours.xyxy - theirs.xyxy).max(),
-            np.abs(ours.score - theirs.score).max(),
-        )
         np.testing.assert_array_equal(ours.class_id, theirs.class_id)
         np.testing.assert_allclose(ours.xyxy, theirs.xyxy, atol=0.05)
         np.testing.assert_allclose(ours.score, theirs.score, atol=1e-3)
