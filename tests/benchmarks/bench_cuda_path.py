@@ -122,7 +122,7 @@ def _files(config: PipelineConfig, options: argparse.Namespace, count: int) -> d
         config = config.model_copy(update={"output": output, "parallel": count})
         job = Job(config, [str(copy) for copy in copies])
         began_s = time.perf_counter()
-        with gpu_use() as gpu:
+        with machine_use() as machine:
             job.run()
         wall_s = time.perf_counter() - began_s
         assert job.complete, [state.reason for state in job.streams]
@@ -136,8 +136,8 @@ def _files(config: PipelineConfig, options: argparse.Namespace, count: int) -> d
         "engine": summary["model"]["engine"],
         "precision": summary["model"]["precision"],
         "decoders": sorted({stream["decoder"] for stream in summary["streams"]}),
-        "busy": {**shares, **gpu},
-        "slow_part": slow_part({**shares, **gpu}),
+        "busy": {**shares, **machine},
+        "slow_part": slow_part({**shares, **machine}),
     }
 
 
@@ -151,19 +151,28 @@ def _shares(usage: Mapping[str, Mapping[str, int]], wall_s: float) -> dict[str, 
 
 
 def slow_part(busy: Mapping[str, float | None]) -> str:
-    """What is nearest to its limit: a thread that there is one of, the GPU, or the cores."""
-    cores = len(os.sched_getaffinity(0))
-    limited = {
-        name: busy.get(name) or 0.0 for name in ("infer", "suppress", "feed", "gpu", "nvdec")
-    }
-    others = sum(share or 0 for name, share in busy.items() if name not in {"gpu", "nvdec"})
-    limited["cores"] = others / cores
-    return max(limited, key=limited.__getitem__)
+    """What is nearest to its limit: a thread that there is one of, the GPU, or all cores."""
+    limited = ("infer", "suppress", "feed", "gpu", "nvdec", "cores")
+    return max(limited, key=lambda name: busy.get(name) or 0.0)
 
 
 @contextmanager
-def gpu_use() -> Iterator[dict[str, float | None]]:
-    """Fills in how busy the GPU and its decoder were, on average; None where nobody can tell."""
+def machine_use() -> Iterator[dict[str, float | None]]:
+    """Fills in how busy all cores were with this process, and the GPU and its decoder.
+
+    Those are None where nobody can tell.
+    """
+    use: dict[str, float | None] = {}
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
+    with _gpu_use() as gpu:
+        yield use
+    spent_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+    use["cores"] = round(cpu_s / spent_s / len(os.sched_getaffinity(0)), 3)
+    use.update(gpu)
+
+
+@contextmanager
+def _gpu_use() -> Iterator[dict[str, float | None]]:
     use: dict[str, float | None] = {"gpu": None, "nvdec": None}
     query = "--query-gpu=utilization.gpu,utilization.decoder"
     try:
@@ -344,7 +353,7 @@ def _trunk(
         Stage("infer", "trunk", (FRAMES,), (PREDICTIONS,), lambda _: Infer(make, model)),
         Stage("suppress", "trunk", (PREDICTIONS,), (FOUND,), lambda _: Suppress(floor, None)),
     )
-    with gpu_use() as gpu:
+    with machine_use() as machine:
         usage, engine = _run(stages)
     shares = _shares(usage, options.seconds + _SETTLE_S)
     found = feed.latencies_ms
@@ -355,8 +364,8 @@ def _trunk(
         "p50_ms": found and round(percentile(found, 0.5), 2),
         "p95_ms": found and round(percentile(found, 0.95), 2),
         "missed": feed.num_missed,
-        "busy": {**shares, **gpu},
-        "slow_part": slow_part({**shares, **gpu}),
+        "busy": {**shares, **machine},
+        "slow_part": slow_part({**shares, **machine}),
     }
 
 
