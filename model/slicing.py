@@ -47,6 +47,19 @@ class Region(NamedTuple):
         """How the region lies on a canvas; its source is the region."""
         return Letterbox.fit((self.height, self.width), canvas_hw)
 
+    def as_coded(self, coded_hw: tuple[int, int], quarter_turns: int) -> "Region":
+        """Where it lies before the picture is turned counter-clockwise."""
+        left, top, width, height = self
+        below, beside = coded_hw[0] - left - width, coded_hw[1] - top - height
+        match quarter_turns:
+            case 1:
+                return Region(beside, left, height, width)
+            case 2:
+                return Region(coded_hw[1] - left - width, coded_hw[0] - top - height, width, height)
+            case 3:
+                return Region(top, below, height, width)
+        return self
+
 
 def choose_looks(
     source_hw: tuple[int, int], canvas_hw: tuple[int, int], budget: int, overlap: float

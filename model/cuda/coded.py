@@ -58,6 +58,11 @@ class Component:
     """Binary logarithm of the subsampling, across and down."""
     shift_y: int
 
+    def counts(self, hw: tuple[int, int]) -> tuple[int, int]:
+        """Samples across and down of a picture that begins on a whole sample."""
+        height, width = hw
+        return -(-width >> self.shift_x), -(-height >> self.shift_y)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -72,6 +77,11 @@ class Layout:
     def wide(self) -> bool:
         """Whether a sample has two bytes."""
         return self.bits > 8
+
+    @property
+    def largest(self) -> int:
+        """The largest sample, before it is shifted."""
+        return 2**self.bits - 1
 
 
 # fmt: off

@@ -123,7 +123,7 @@ class FrameScaler:
         kind = (frame.width, frame.height, frame.format.name, regions)
         if self._cropper is None or kind != self._cropped:
             frame_hw = (frame.height, frame.width)
-            coded = [_as_coded(region, frame_hw, self.quarter_turns) for region in regions]
+            coded = [region.as_coded(frame_hw, self.quarter_turns) for region in regions]
             self._cropper, self._cropped = Cropper(frame, coded), kind
         return self._cropper.cut(frame)
 
@@ -194,20 +194,6 @@ class FrameScaler:
     def _square_width(self, frame: av.VideoFrame) -> int:
         """Pixels across where each is as wide as it is high."""
         return max(1, round(frame.width * self._pixel_aspect))
-
-
-def _as_coded(upright: Region, coded_hw: tuple[int, int], quarter_turns: int) -> Region:
-    """Where a region lies before the frame is turned counter-clockwise."""
-    left, top, width, height = upright
-    below, beside = coded_hw[0] - left - width, coded_hw[1] - top - height
-    match quarter_turns:
-        case 1:
-            return Region(beside, left, height, width)
-        case 2:
-            return Region(coded_hw[1] - left - width, coded_hw[0] - top - height, width, height)
-        case 3:
-            return Region(top, below, height, width)
-    return upright
 
 
 def matrix_to_keep(frame: av.VideoFrame) -> Matrix:

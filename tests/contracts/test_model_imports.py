@@ -6,7 +6,18 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "openvino", "zmq", "av", "cv2", "msgspec", "supervision", "pipeline", "training")
+HEAVY = (
+    "torch",
+    "cupy",
+    "openvino",
+    "zmq",
+    "av",
+    "cv2",
+    "msgspec",
+    "supervision",
+    "pipeline",
+    "training",
+)
 
 
 @pytest.mark.parametrize(
@@ -15,6 +26,9 @@ HEAVY = ("torch", "openvino", "zmq", "av", "cv2", "msgspec", "supervision", "pip
         "model",
         "model.cli",
         "model.config",
+        "model.cuda.device",
+        "model.cuda.looks",
+        "model.cuda.source",
         "model.engines",
         "model.engines.contract",
         "model.letterbox",

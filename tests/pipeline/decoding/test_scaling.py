@@ -8,24 +8,10 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from model.letterbox import PAD, Letterbox
 from pipeline import nv12
 from pipeline.decoding.scaling import FrameScaler, matrix_to_keep
+from tests.model.cuda.reference import resized
 from tests.pipeline.pictures import bgr_of
 
 BT601, BT709 = (0.299, 0.114), (0.2126, 0.0722)
-
-
-def triangle(count_in: int, count_out: int) -> np.ndarray:
-    """Weights of the antialiased triangle filter, one row a pixel that comes out."""
-    scale = count_in / count_out
-    support = max(scale, 1.0)
-    centres = (np.arange(count_out) + 0.5) * scale
-    places = np.arange(count_in) + 0.5
-    weights = np.clip(1 - np.abs(places[None] - centres[:, None]) / support, 0, None)
-    return weights / weights.sum(axis=1, keepdims=True)
-
-
-def resized(plane: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    vertical, horizontal = triangle(plane.shape[0], hw[0]), triangle(plane.shape[1], hw[1])
-    return vertical @ plane.astype(np.float64) @ horizontal.T
 
 
 def reference_rgb(
