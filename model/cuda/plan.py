@@ -48,6 +48,7 @@ class NetworkPlan:
     number_format: NumberFormat
     how: NetworkKind
     device: int
+    """Index of the GPU; -1 is the processor, as tests have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
