@@ -51,7 +51,7 @@ def kernels() -> Finding:
     if num_devices() == 0 or not importable("cupy"):
         detail = "compiled by CuPy on an NVIDIA GPU when an engine is built; not tried here"
         return Finding(name="kernels", present=False, optional=True, detail=detail)
-    from model.cuda.source import PARTS, kernel_source  # type: ignore[import-not-found]
+    from model.cuda.source import PARTS, kernel_source
 
     cupy = importlib.import_module("cupy")
     options = ("--std=c++17", "-DOUT=1", "-DMAX_BOXES=300")

@@ -27,6 +27,7 @@ from torch import Tensor
 from model.config import Suppression
 from model.cuda.coded import DeviceArray
 from model.cuda.device import Captured, Device
+from model.cuda.draft import DTYPES
 from model.cuda.found import parse_found, words_of
 from model.cuda.hostmemory import HostMemory, Span
 from model.cuda.looks import EMPTY, LOOK
@@ -35,12 +36,6 @@ from model.cuda.requests import Request
 from model.cuda.source import OUT, letterbox_launch, suppress_launch
 from model.suppression import MAX_CANDIDATES
 
-DTYPES: Final[dict[NumberFormat, torch.dtype]] = {
-    "f32": torch.float32,
-    "f16": torch.float16,
-    "bf16": torch.bfloat16,
-}
-"""Of canvases."""
 _NUM_TICKETS: Final = 1 << 31
 _TICKET_AT: Final = LOOK.fields["ticket"][1] if LOOK.fields else 0
 

@@ -223,8 +223,8 @@ def _build_cuda(wanted: Wanted) -> Engine:
 
         return PredictionsEngine(wanted.weights, wanted.input_shape, number_format)
     from model.cuda.compiling import compile_network
-    from model.cuda.cuda_device import CudaDevice  # type: ignore[import-not-found]
-    from model.cuda.engine import CudaEngine  # type: ignore[import-not-found]
+    from model.cuda.cuda_device import CudaDevice
+    from model.cuda.engine import CudaEngine
 
     plan = _engine_plan(wanted, wanted.gpu, number_format)
     return CudaEngine(plan, CudaDevice(wanted.gpu.device), compile_network)

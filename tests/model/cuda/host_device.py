@@ -133,7 +133,7 @@ class HostDevice:
         self._library = library
         self._random = random.Random(seed)
         self._room_bytes = room_bytes
-        self._used_bytes = 0
+        self.used_bytes = 0
         self._spans: dict[int, int] = {}
         """Bytes at an address of the device's memory."""
         self._pooled: dict[int, int] = {}
@@ -153,11 +153,6 @@ class HostDevice:
 
     def release(self) -> None:
         self._may_run.set()
-
-    @property
-    def num_waiting(self) -> int:
-        """Pieces of work that were put on streams and not done."""
-        return sum(len(stream.work) for stream in self._streams)
 
     def stream(self) -> HostStream:
         speed = 100 ** self._random.random()
@@ -283,14 +278,14 @@ class HostDevice:
     def _own(self, made: torch.Tensor, spans: dict[int, int]) -> None:
         """Count memory as the device's for as long as a tensor lives."""
         address, num_bytes = made.data_ptr(), made.nbytes
-        if self._room_bytes is not None and self._used_bytes + num_bytes > self._room_bytes:
-            left = self._room_bytes - self._used_bytes
+        if self._room_bytes is not None and self.used_bytes + num_bytes > self._room_bytes:
+            left = self._room_bytes - self.used_bytes
             raise OutOfDeviceMemory(f"tried to take {num_bytes} bytes of {left}")
-        self._used_bytes += num_bytes
+        self.used_bytes += num_bytes
         spans[address] = num_bytes
 
         def disown() -> None:
-            self._used_bytes -= num_bytes
+            self.used_bytes -= num_bytes
             spans.pop(address, None)
 
         weakref.finalize(made, disown)
