@@ -41,7 +41,7 @@ def plan(weights: Path) -> EnginePlan:
     """A small engine."""
     return EnginePlan(
         weights=weights,
-        canvas_hw=(64, 96),
+        canvas_hw=(32, 96),
         looks=1,
         number_format="f32",
         how="auto",

@@ -61,7 +61,7 @@ def make_canvases(shape: tuple[int, int, int, int], *, seed: int) -> np.ndarray:
 
 
 def make_picture(
-    *, seed: int, picture_hw: tuple[int, int] = (96, 128), fixed: bool = False
+    *, seed: int, picture_hw: tuple[int, int] = (48, 128), fixed: bool = False
 ) -> CodedPicture:
     """An NV12 picture with a colour for each cell."""
     height, width = picture_hw

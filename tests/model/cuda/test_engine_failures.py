@@ -44,7 +44,7 @@ def test_an_engine_that_finds_no_memory_at_all_says_what_to_lower(
 ) -> None:
     device = HostDevice(library, room_bytes=1 << 20)
     with pytest.raises(
-        EngineError, match=r"no memory for a batch of 1 on 96x64 \(tried.*arena_mib"
+        EngineError, match=r"no memory for a batch of 1 on 96x32 \(tried.*arena_mib"
     ):
         CudaEngine(plan, device, FakeNetwork)
     assert device.used_bytes == 0
@@ -54,7 +54,7 @@ def test_a_size_below_the_looks_of_a_frame_is_no_way_out(
     plan: EnginePlan, library: ctypes.CDLL
 ) -> None:
     device = HostDevice(library, room_bytes=ENOUGH)
-    with pytest.raises(EngineError, match="no memory for a batch of 3 on 96x64"):
+    with pytest.raises(EngineError, match="no memory for a batch of 3 on 96x32"):
         CudaEngine(replace(plan, batch_sizes=(1, 2, 64), looks=3), device, FakeNetwork)
 
 
@@ -109,7 +109,7 @@ def test_a_failing_device_ends_every_request_once(
             assert isinstance(end, EngineError)
             assert "an illegal memory access was encountered" in str(end)
         with pytest.raises(EngineError, match="illegal memory access"):
-            engine.infer(make_canvases((1, 64, 96, 3), seed=1))
+            engine.infer(make_canvases((1, 32, 96, 3), seed=1))
 
 
 def test_a_device_that_takes_no_work_ends_every_request_once(
@@ -226,9 +226,9 @@ def test_memory_of_another_kind_is_refused(plan: EnginePlan, library: ctypes.CDL
             ("predictions must be writeable", picture, fixed),
             ("pixels must be uint8 of shape", replace(picture, pixels=picture.pixels[1:]), room),
             ("expected 1 regions, got 2", replace(picture, regions=picture.regions * 2), room),
-            ("on device 0, got 18432 on 1", _on(picture, DeviceArray(0, size, 1, None)), room),
+            ("on device 0, got 9216 on 1", _on(picture, DeviceArray(0, size, 1, None)), room),
             ("bytes on device 0, got 7 on 0", _on(picture, DeviceArray(0, 7, 0, None)), room),
-            ("images must be uint8 of shape", np.zeros((1, 64, 64, 3), np.uint8), room),
+            ("images must be uint8 of shape", np.zeros((1, 32, 32, 3), np.uint8), room),
         ):
             with pytest.raises(ValueError, match=said):
                 engine.start(images, predictions, print)

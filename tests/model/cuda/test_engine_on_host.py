@@ -31,7 +31,7 @@ from tests.model.cuda.serving import (
     wait_until,
 )
 
-CANVAS_HW = (64, 96)
+CANVAS_HW = (32, 96)
 
 
 def test_it_finds_what_the_processor_finds(plan: EnginePlan, library: ctypes.CDLL) -> None:
@@ -54,9 +54,11 @@ def test_a_detector_finds_what_it_finds_by_itself(
     plan: EnginePlan, weights: Path, library: ctypes.CDLL
 ) -> None:
     """On 2026-11-22 boxes lay at most 1.4e-4 px and scores 1.7e-6 from its own."""
-    pictures = make_pictures((3, *CANVAS_HW), seed=1)
+    pictures = make_pictures((2, 64, 96), seed=1)
     limits = Suppression(min_score=0.3, max_iou=0.5)
-    wanted = replace(plan, looks=3, batch_sizes=(3,), in_flight=1, suppression=limits)
+    wanted = replace(
+        plan, looks=2, batch_sizes=(2,), in_flight=1, canvas_hw=(64, 96), suppression=limits
+    )
 
     def compile_network(network_plan: NetworkPlan) -> Network:
         return compiling.compile_network(replace(network_plan, how="eager", device=-1))
@@ -98,7 +100,7 @@ def test_it_says_what_it_is(plan: EnginePlan, library: ctypes.CDLL) -> None:
 def test_a_coded_picture_of_many_looks_is_looked_at(plan: EnginePlan, library: ctypes.CDLL) -> None:
     """Each look gives what it gives alone."""
     whole = make_picture(seed=3)
-    part = Region(32, 16, 64, 48)
+    part = Region(32, 16, 64, 32)
     both = replace(whole, regions=(*whole.regions, part))
     with serving(replace(plan, looks=2), HostDevice(library)) as engine:
         first, second = Asked(engine, both).result()
@@ -108,7 +110,7 @@ def test_a_coded_picture_of_many_looks_is_looked_at(plan: EnginePlan, library: c
     assert not np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_any_order_the_streams_allow_gives_the_same(
     plan: EnginePlan, library: ctypes.CDLL, seed: int
 ) -> None:
@@ -173,12 +175,13 @@ def test_a_missing_wait_is_seen(
     plan: EnginePlan, library: ctypes.CDLL, mutation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a wait left out, some order of the streams gives other boxes, or an error."""
-    pictures = [make_picture(seed=each) for each in range(4)]
+    pictures = [make_picture(seed=each) for each in range(3)]
     expected = infer_alone(plan, library, pictures)
-    wrong = 0
+    small = replace(plan, batch_sizes=(1,), file_batch=1)
+    is_seen = False
     for seed in range(6):
         device = HostDevice(library, seed=seed)
-        with monkeypatch.context() as patch, serving(plan, device) as engine:
+        with monkeypatch.context() as patch, serving(small, device) as engine:
             device.hold()
             if mutation != "none":
                 MUTATIONS[mutation](patch, engine)
@@ -190,8 +193,10 @@ def test_a_missing_wait_is_seen(
                 end is None and np.array_equal(each.predictions, rows)
                 for end, each, rows in zip(ends, asked, expected, strict=True)
             ]
-            wrong += not all(right)
-    assert (wrong > 0) == (mutation != "none")
+        is_seen = not all(right)
+        if is_seen:
+            break
+    assert is_seen == (mutation != "none")
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
@@ -208,6 +213,8 @@ def test_pixels_that_are_being_written_are_waited_for(
             there.pixels.ready.is_forgotten = forgotten
             right.append(np.array_equal(Asked(engine, there).result(), expected))
         del kept
+        if not all(right):
+            break
     assert all(right) != forgotten
 
 
