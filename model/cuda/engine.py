@@ -71,8 +71,8 @@ class CudaEngine:
         """
         _check(plan)
         self.classes = read_card(plan.weights).classes
-        self._memory = host_memory or HostMemory(device)
-        fitted = Fitting(plan, len(self.classes), device, compile_network, self._memory).fit()
+        self.host_memory = host_memory or HostMemory(device)
+        fitted = Fitting(plan, len(self.classes), device, compile_network, self.host_memory).fit()
         self.name = f"cuda ({fitted.how})"
         self.precision: str = plan.number_format
         self.input_shape = (plan.looks, *plan.canvas_hw, 3)
@@ -118,7 +118,7 @@ class CudaEngine:
     @property
     def num_staged(self) -> int:
         """Pictures so far that the device could not copy from where they lay."""
-        return self._memory.num_staged
+        return self.host_memory.num_staged
 
     def infer(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float32[np.ndarray, "B rows 6"]:
         check_images(self, images)

@@ -24,7 +24,7 @@ from pipeline.config import (
 from pipeline.engines import takes_here
 from pipeline.job import Job
 from tests.pipeline.far_side import FarThread, KeyRing
-from tests.pipeline.planned import PlannedGpu, build_planned, make_clip, make_pictures
+from tests.pipeline.planned import NOTED, PlannedGpu, build_planned, make_clip, make_pictures
 from tests.pipeline.scenes import make_card_file
 from tests.pipeline.service import DOOR, GATE, YARD, Running, replay, running
 from tests.pipeline.test_processes import once_at
@@ -90,6 +90,9 @@ def test_tracks_are_those_of_the_cpu_path_byte_for_byte(
     config = make_config(card_file, tmp_path / "gpu", **KINDS[kind])
     assert tracks(config, clip, ran.append) == expected
     assert ran[0].supervisor.engines[0].name == "planned gpu"
+    assert NOTED.num_ever > 0
+    assert NOTED.num_missed == 0  # the engine knew where each picture lies
+    assert not NOTED.registered
     assert len(expected[0].splitlines()) > NUM_FRAMES / 3
 
 

@@ -92,7 +92,7 @@ class OnDevice:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.built: list[CudaEngine] = []
-        self._library = library
+        self.device = HostDevice(library)
 
     def __call__(
         self, config: ModelConfig, *, image_hw: tuple[int, int], batch: int, gpu: GpuWanted
@@ -112,7 +112,7 @@ class OnDevice:
             suppression=gpu.suppression,
             class_ids=gpu.class_ids,
         )
-        self.built.append(CudaEngine(plan, HostDevice(self._library), FakeNetwork))
+        self.built.append(CudaEngine(plan, self.device, FakeNetwork))
         return self.built[-1]
 
 
@@ -168,6 +168,8 @@ def test_what_the_gpu_finds_in_planes_is_what_the_processor_finds_in_canvases(
     assert len(on_device.built) == 1
     assert min(map(len, expected)) >= 3
     assert on_device.built[0].input_shape[0] == (1 if slices is None else 5)
+    assert on_device.built[0].num_staged == 0  # the device copies from where the decoder wrote
+    assert not on_device.device.registered
     for ours, theirs in zip(found, expected, strict=True):
         apart = np.abs(ours[:, None] - theirs[None]).max(axis=2)
         # a score near the limit may fall on either side of it
