@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from model.config import ModelConfig, Ratio, Settings, Suppression
+from model.cuda.plan import NetworkKind
 from model.slicing import MOST_LOOKS
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -184,6 +185,9 @@ class GpuConfig(Settings):
     decode: Literal["auto", "nvdec", "cpu"] = "auto"
     """Who decodes; `auto` is the GPU, where stages share a process, as each process that decodes
     there takes some of its memory. What it cannot decode the processor does."""
+    network: NetworkKind = "auto"
+    """What compiles the network; `auto` is AOTInductor, and what does compile where that does not.
+    `tensorrt` needs the extra of its name. It is said which it was."""
     batch_sizes: tuple[Annotated[int, Field(ge=1, le=128)], ...] = (1, 2, 4, 8, 16, 32)
     """Looks that are done at once; a batch is filled up to the next of these."""
     window_ms: Annotated[float, Field(ge=0, le=100)] = 4.0

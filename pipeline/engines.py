@@ -93,5 +93,6 @@ class ForCoded:
             arena_mib=self.gpu.arena_mib,
             suppression=self.suppression,
             class_ids=None if class_ids is None else tuple(class_ids),
+            how=self.gpu.network,
         )
         return self.build(model.config, image_hw=image_hw, batch=batch, gpu=wanted)

@@ -79,6 +79,7 @@ class Clock:
 
     def each(self, run: Callable[[], object]) -> dict[str, float]:
         """Microseconds of runs one after another, as torch starts them."""
+        torch.cuda.synchronize()  # what is read was made on another stream
         with torch.cuda.stream(torch.cuda.ExternalStream(self._stream.handle)):
             return time_each_us(self._stream, run)
 

@@ -122,6 +122,7 @@ def test_engine_cuda_is_told_all_that_was_asked_for_and_shares_the_gpu_with_othe
         arena_mib=64,
         suppression=Suppression(min_score=0.1),
         class_ids=(0, 2),
+        how="tensorrt",
     )
     config = ModelConfig(weights=weights, engine="cuda", precision="bf16")
     for image_hw in ((64, 96), (96, 96)):
@@ -135,7 +136,7 @@ def test_engine_cuda_is_told_all_that_was_asked_for_and_shares_the_gpu_with_othe
         canvas_hw=(64, 96),
         looks=3,
         number_format="bf16",
-        how="auto",
+        how="tensorrt",
         batch_sizes=(1, 4),
         in_flight=3,
         window_ms=2.5,
