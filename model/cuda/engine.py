@@ -64,15 +64,16 @@ class CudaEngine:
             plan: What is to be built.
             device: Where.
             compile_network: Makes the network for one size of batch.
-            host_memory: What the device copies from by itself; other pictures are staged.
+            host_memory: What the device copies from by itself, other pictures being staged; that
+                which all engines on this device share if not given.
 
         Raises:
             EngineError: it cannot be built; the message names the setting that helps.
         """
         _check(plan)
         self.classes = read_card(plan.weights).classes
-        self._memory = host_memory or HostMemory(device)
-        fitted = Fitting(plan, len(self.classes), device, compile_network, self._memory).fit()
+        self.host_memory = host_memory or HostMemory.shared(device)
+        fitted = Fitting(plan, len(self.classes), device, compile_network, self.host_memory).fit()
         self.name = f"cuda ({fitted.how})"
         self.precision: str = plan.number_format
         self.input_shape = (plan.looks, *plan.canvas_hw, 3)
@@ -118,7 +119,7 @@ class CudaEngine:
     @property
     def num_staged(self) -> int:
         """Pictures so far that the device could not copy from where they lay."""
-        return self._memory.num_staged
+        return self.host_memory.num_staged
 
     def infer(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float32[np.ndarray, "B rows 6"]:
         check_images(self, images)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.cuda.cuda_device import CudaDevice, translated
+from model.cuda.cuda_device import CudaDevice, open_device, translated
 from model.cuda.device import OutOfDeviceMemory
 from model.cuda.source import ARGUMENTS
 from model.errors import EngineError
@@ -84,6 +84,14 @@ def test_a_gpu_that_is_not_there_is_named(cupy: FakeCupy) -> None:
     assert CudaDevice(0).name == "a GPU of this test"
     with pytest.raises(EngineError, match=r"gpu.device: there are 1 GPUs here, got 2"):
         CudaDevice(2)
+
+
+def test_a_device_is_opened_once(cupy: FakeCupy) -> None:
+    """Or its kernels would be compiled and its memory registered for each engine."""
+    del cupy
+    open_device.cache_clear()
+    assert open_device(0) is open_device(0)
+    open_device.cache_clear()
 
 
 def test_each_argument_has_the_type_that_the_kernel_reads(cupy: FakeCupy) -> None:
