@@ -44,8 +44,8 @@ def rank(logits: Logits, min_score: Float32[Tensor, ""], wanted: Bool[Tensor, " 
     A candidate is an anchor with a finite box whose best class is wanted and scores above
     `min_score`. The high half of its key is the score turned over, whose bits grow with it since
     it is positive; the low half is its place, anchor times classes plus class. Keys differ, so any
-    sort gives the one order. Each level finds its best classes by itself, so that no array of all
-    scores is ever written.
+    sort gives the one order. Each level finds its best classes by itself, so that the scores
+    of all levels are never put together.
     """
     exact = in_float32(logits)
     boxes = torch.cat(decode_corners(exact), dim=1).transpose(1, 2).contiguous()

@@ -100,6 +100,9 @@ def kept(
         kind: How.
         make: Writes the compiled network to a file.
         load: Reads such a file, which it does not need afterwards.
+
+    Raises:
+        torch.OutOfMemoryError: it does not fit into the device's memory.
     """
     entry = artefact_path(draft.key(kind))
     with TemporaryDirectory() as folder:
@@ -108,14 +111,35 @@ def kept(
         if content is not None:
             path.write_bytes(content)
             try:
-                return draft.tried(load(path))
+                return _loaded(draft, load, path)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as failure:
                 logger.info("%s: not used (%s); it is built again", entry, first_line(failure))
         make(path)
         content = path.read_bytes()
-        run = draft.tried(load(path))
+        run = _loaded(draft, load, path)
         write_artefact(entry, content)
         return run
+
+
+def _loaded(draft: Draft, load: Callable[[Path], Run], path: Path) -> Run:
+    """Load a compiled network and try it; compiled code does not say that memory was lacking."""
+    before = num_refused(draft.device)
+    try:
+        return draft.tried(load(path))
+    except RuntimeError as failure:
+        if num_refused(draft.device) > before or "out of memory" in str(failure).lower():
+            raise torch.OutOfMemoryError(first_line(failure)) from failure
+        raise
+
+
+def num_refused(device: torch.device) -> int:
+    """Return how often torch could not give the memory that it was asked for."""
+    if device.type != "cuda":
+        return 0
+    refused: int = torch.cuda.memory_stats(device).get("num_ooms", 0)
+    return refused
 
 
 def describe_device(device: torch.device) -> list[str]:

@@ -89,3 +89,4 @@ class GpuWanted:
     suppression: Suppression
     class_ids: tuple[int, ...] | None
     """As its weights number them; None for all."""
+    how: NetworkKind = "auto"

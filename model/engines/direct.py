@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from model.engines.contract import Done, check_images, check_request
+from model.engines.contract import Done, Gives, Takes, check_images, check_request
 from model.errors import EngineError
 
 STRIDES = (8, 16, 32)
@@ -22,6 +22,9 @@ def count_anchors(height: int, width: int) -> int:
 class DirectEngine(ABC):
     """One request at a time: it has ended when `start` returns."""
 
+    takes: Takes = "canvases"
+    gives: Gives = "predictions"
+    has_room = True
     failures: tuple[type[Exception], ...] = (RuntimeError,)
     """What running may raise."""
 

@@ -17,7 +17,6 @@ Without a GPU it says so and ends with 2. It has never run on one.
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -27,7 +26,6 @@ from contextlib import closing
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from typing import Any, Final, get_args
 
 import numpy as np
@@ -40,19 +38,27 @@ from model.config import ModelConfig, Suppression
 from model.cuda.candidates import NONE
 from model.cuda.coded import Coded, CodedPicture
 from model.cuda.compiling import compile_network
+from model.cuda.device import Device
 from model.cuda.draft import DTYPES
 from model.cuda.plan import GpuWanted, NetworkKind, NetworkPlan, NumberFormat
-from model.cuda.presence import what_lacks
 from model.engines import build_engine
 from model.engines.busy import keep_busy
 from model.errors import EngineError
 from model.figures import FIGURES
 from model.parity import make_pictures
-from model.processor import cpu_model
 from model.reparam import fuse
 from model.scales import SCALES, ScaleName
 from model.slicing import Region
 from model.weights import save_weights
+from tests.benchmarks.cuda_timing import (
+    RUNS,
+    WARM_UPS,
+    gpu_surroundings,
+    percentiles,
+    stop_without_gpu,
+    time_each_us,
+    time_us,
+)
 from tests.model.builders import make_calm_detector, make_card
 
 PICTURE_HW: Final = (1080, 1920)
@@ -61,30 +67,52 @@ NUM_PICTURES: Final = 64
 MATRIX_SIDE: Final = 8192
 SHOWN: Final = 0.25
 """Boxes that score above this are compared."""
-WARM_UPS: Final = 10
 ROUNDS: Final = 5
+
+
+class Clock:
+    """Times what torch puts on one stream of a device."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._stream = device.stream()
+
+    def each(self, run: Callable[[], object]) -> dict[str, float]:
+        """Microseconds of runs one after another, as torch starts them."""
+        torch.cuda.synchronize()  # what is read was made on another stream
+        with torch.cuda.stream(torch.cuda.ExternalStream(self._stream.handle)):
+            return time_each_us(self._stream, run)
+
+    def captured(self, run: Callable[[], object]) -> dict[str, float]:
+        """Microseconds of runs as one graph each."""
+
+        def record() -> None:
+            run()
+
+        return time_us(self.device, self._stream, record)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what was asked for and print one JSON object."""
     options = parse(arguments)
-    lacking = what_lacks()
-    if lacking is not None:
-        print(f"bench_cuda_engine needs {lacking}", file=sys.stderr)
-        raise SystemExit(2)
+    stop_without_gpu("bench_cuda_engine")
     if options.data:
         require_evaluator()
+    from model.cuda.cuda_device import CudaDevice
+
+    clock = Clock(CudaDevice())
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SIGHTLINE_CACHE"] = folder
         weights = find_weights(options, Path(folder))
-        peak = matrix_tflops(options.numbers)
+        peak = matrix_tflops(clock, options.numbers)
         result = {
-            **device_surroundings(),
+            **gpu_surroundings(clock.device),
             "canvas": f"{options.canvas[0]}x{options.canvas[1]}",
             "numbers": options.numbers,
             "matrix_tflops": round(peak, 1),
             "scales": [
-                measure_scale(scale, weights[scale], options, peak) for scale in options.scales
+                measure_scale(scale, weights[scale], options, clock, peak)
+                for scale in options.scales
             ],
         }
     print(json.dumps(result, indent=2))
@@ -100,7 +128,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=int, default=[1, 8, 32], help="of batches")
     parser.add_argument("--numbers", choices=get_args(NumberFormat), default="f16")
     parser.add_argument("--how", choices=get_args(NetworkKind), default="auto")
-    parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--builders", type=int, default=4)
     parser.add_argument("--data", type=Path, help="COCO data set to measure AP of T on")
     return parser.parse_args(arguments)
@@ -127,7 +154,11 @@ def random_weights(scale: ScaleName, folder: Path) -> Path:
 
 
 def measure_scale(
-    scale: ScaleName, weights: Path, options: argparse.Namespace, peak_tflops: float
+    scale: ScaleName,
+    weights: Path,
+    options: argparse.Namespace,
+    clock: Clock,
+    peak_tflops: float,
 ) -> dict[str, Any]:
     """Figures of one size of the model."""
     plans = [
@@ -146,7 +177,7 @@ def measure_scale(
     gflops = gflops_of(scale, options.canvas)
     batches = []
     for plan, seconds in zip(plans, build_s, strict=True):
-        batches.append(measure_batch(plan, options.runs, gflops, peak_tflops))
+        batches.append(measure_batch(plan, clock, gflops, peak_tflops))
         batches[-1]["build_s"] = round(seconds, 1)
         print(f"{scale}, {plan.batch}: {json.dumps(batches[-1])}", file=sys.stderr)
     result = {"scale": scale, "weights": weights.name, "gflops": gflops, "batches": batches}
@@ -163,21 +194,21 @@ def seconds_to_compile(plan: NetworkPlan) -> float:
 
 
 def measure_batch(
-    plan: NetworkPlan, runs: int, gflops: float, peak_tflops: float
+    plan: NetworkPlan, clock: Clock, gflops: float, peak_tflops: float
 ) -> dict[str, Any]:
     """Figures of one size of the batch."""
 
-    def figures(times_ms: list[float]) -> dict[str, float]:
-        return summed_up(times_ms, plan.batch, gflops, peak_tflops)
+    def figures(times_us: dict[str, float]) -> dict[str, float]:
+        return summed_up(times_us, plan.batch, gflops, peak_tflops)
 
     inputs = make_inputs(plan)
     eager = compile_network(replace(plan, how="eager"))
-    sides = {"eager": figures(times_of(lambda: eager(*inputs), runs))}
+    sides = {"eager": figures(clock.each(lambda: eager(*inputs)))}
     load_s = seconds_to_compile(plan)
     network = compile_network(plan)
-    sides["compiled"] = figures(times_of(lambda: network(*inputs), runs))
-    sides["captured"] = figures(times_of(captured(lambda: network(*inputs)), runs))
-    sides["whole engine"] = figures(engine_times(plan, runs))
+    sides["compiled"] = figures(clock.each(lambda: network(*inputs)))
+    sides["captured"] = figures(clock.captured(lambda: network(*inputs)))
+    sides["whole engine"] = figures(engine_times(plan))
     exact = compile_network(replace(plan, number_format="f32", how="eager"))
     expected = exact(inputs[0].float(), *inputs[1:])
     return {
@@ -199,34 +230,8 @@ def make_inputs(plan: NetworkPlan) -> tuple[Tensor, Tensor, Tensor]:
     return canvases, torch.tensor(-1.0, device=device), wanted
 
 
-def times_of(run: Callable[[], object], runs: int) -> list[float]:
-    """Milliseconds of each run by the device's clock, one after another without a pause."""
-    marks = [tuple(torch.cuda.Event(enable_timing=True) for _ in range(2)) for _ in range(runs)]
-    for _ in range(WARM_UPS):
-        run()
-    for began, ended in marks:
-        began.record()
-        run()
-        ended.record()
-    torch.cuda.synchronize()
-    return [began.elapsed_time(ended) for began, ended in marks]
-
-
-def captured(run: Callable[[], object]) -> Callable[[], None]:
-    """The work of a run as one graph."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        run()
-    return graph.replay
-
-
-def engine_times(plan: NetworkPlan, runs: int) -> list[float]:
-    """Milliseconds a batch with the engine at full load, and of one request alone for batch 1."""
+def engine_times(plan: NetworkPlan) -> dict[str, float]:
+    """Microseconds a batch with the engine at full load, and of one request alone for batch 1."""
     wanted = GpuWanted(
         device=plan.device,
         batch_sizes=(plan.batch,),
@@ -242,27 +247,25 @@ def engine_times(plan: NetworkPlan, runs: int) -> list[float]:
     with closing(build_engine(config, image_hw=plan.canvas_hw, gpu=wanted)) as engine:
         keep_busy(engine, pictures, WARM_UPS * plan.batch)
         if plan.batch == 1:
-            return list(times_alone(engine, pictures, runs))
-        return list(times_full(engine, pictures, plan.batch, runs))
+            return percentiles(list(times_alone(engine, pictures)))
+        return percentiles(list(times_full(engine, pictures, plan.batch)))
 
 
-def times_full(
-    engine: Any, pictures: Sequence[CodedPicture], batch: int, runs: int
-) -> Iterator[float]:
-    """Milliseconds a batch at full load: the mean of each of some rounds."""
-    each = -(-runs // ROUNDS)
+def times_full(engine: Any, pictures: Sequence[CodedPicture], batch: int) -> Iterator[float]:
+    """Microseconds a batch at full load: the mean of each of some rounds."""
+    each = RUNS // ROUNDS
     for _ in range(ROUNDS):
         began = time.perf_counter()
         keep_busy(engine, pictures, each * batch)
-        yield (time.perf_counter() - began) * 1000 / each
+        yield (time.perf_counter() - began) * 1e6 / each
 
 
-def times_alone(engine: Any, pictures: Sequence[CodedPicture], runs: int) -> Iterator[float]:
-    """Milliseconds of each request while no other is made."""
-    for number in range(runs):
+def times_alone(engine: Any, pictures: Sequence[CodedPicture]) -> Iterator[float]:
+    """Microseconds of each request while no other is made."""
+    for number in range(RUNS):
         began = time.perf_counter()
         keep_busy(engine, [pictures[number % len(pictures)]], 1)
-        yield (time.perf_counter() - began) * 1000
+        yield (time.perf_counter() - began) * 1e6
 
 
 def nv12(seed: int) -> CodedPicture:
@@ -288,14 +291,13 @@ def nv12(seed: int) -> CodedPicture:
     )
 
 
-def matrix_tflops(numbers: NumberFormat) -> float:
+def matrix_tflops(clock: Clock, numbers: NumberFormat) -> float:
     """What a large product of matrices reaches, in 10^12 operations a second."""
     left, right = (
         torch.randn(MATRIX_SIDE, MATRIX_SIDE, device="cuda", dtype=DTYPES[numbers])
         for _ in range(2)
     )
-    times_ms = times_of(lambda: left @ right, 20)
-    return 2 * MATRIX_SIDE**3 / median(times_ms) / 1e9
+    return 2 * MATRIX_SIDE**3 / clock.each(lambda: left @ right)["median"] / 1e6
 
 
 def gflops_of(scale: ScaleName, canvas_hw: tuple[int, int]) -> float:
@@ -305,15 +307,14 @@ def gflops_of(scale: ScaleName, canvas_hw: tuple[int, int]) -> float:
 
 
 def summed_up(
-    times_ms: Sequence[float], batch: int, gflops: float, peak_tflops: float
+    times_us: dict[str, float], batch: int, gflops: float, peak_tflops: float
 ) -> dict[str, float]:
-    """Percentiles of the batches, images a second, and the share of the matrix peak."""
-    low, high, most = np.percentile(times_ms, (50, 90, 99))
-    images_per_s = batch * 1000 / low
+    """Times of a batch, images a second, and the share of the matrix peak."""
+    images_per_s = batch * 1e6 / times_us["median"]
     return {
-        "p50_ms": round(float(low), 4),
-        "p90_ms": round(float(high), 4),
-        "p99_ms": round(float(most), 4),
+        "p50_ms": round(times_us["median"] / 1000, 4),
+        "p90_ms": round(times_us["p90"] / 1000, 4),
+        "p99_ms": round(times_us["p99"] / 1000, 4),
         "images_per_s": round(images_per_s, 1),
         "share_of_peak": round(images_per_s * gflops / 1000 / peak_tflops, 4),
     }
@@ -349,20 +350,6 @@ def average_precisions(weights: Path, options: argparse.Namespace) -> dict[str, 
         with closing(build_engine(config, image_hw=options.canvas)) as engine:
             found[precision] = measure(engine, data)["AP"]
     return found
-
-
-def device_surroundings() -> dict[str, Any]:
-    """The machine and the versions, as this benchmark records them."""
-    card = torch.cuda.get_device_properties(0)
-    return {
-        "gpu": card.name,
-        "multiprocessors": card.multi_processor_count,
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-    }
 
 
 if __name__ == "__main__":

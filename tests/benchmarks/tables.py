@@ -232,7 +232,7 @@ def cuda_engine(result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{result['canvas']} in {result['numbers']} by {', '.join(hows)}; {result['gpu']}, whose "
         f"matrix peak was measured at {result['matrix_tflops']:.0f} TFLOP/s; medians; torch "
-        f"{result['torch']}."
+        f"{result['versions']['torch']}."
     )
 
 

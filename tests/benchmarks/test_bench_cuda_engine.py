@@ -30,14 +30,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_without_a_gpu_it_says_so_and_ends_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "what_lacks", lambda: "an NVIDIA GPU, and there is none")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
     with pytest.raises(SystemExit) as ended:
         bench.main(["--scales", "T"])
     assert ended.value.code == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == (
         "",
-        "bench_cuda_engine needs an NVIDIA GPU, and there is none\n",
+        "bench_cuda_engine: measures an NVIDIA GPU, and here torch finds no GPU\n",
     )
 
 
@@ -49,8 +50,9 @@ def test_operations_go_by_the_area_of_the_canvas(scale: str) -> None:
 
 
 def test_the_share_of_the_peak_is_that_of_the_operations() -> None:
-    figures = bench.summed_up([2.0, 4.0, 3.0], batch=30, gflops=8.0, peak_tflops=800.0)
-    assert (figures["p50_ms"], figures["images_per_s"]) == (3.0, 10_000.0)
+    times_us = {"median": 3000.0, "p90": 4000.0, "p99": 5000.0}
+    figures = bench.summed_up(times_us, batch=30, gflops=8.0, peak_tflops=800.0)
+    assert (figures["p50_ms"], figures["p99_ms"], figures["images_per_s"]) == (3.0, 5.0, 10_000.0)
     assert figures["share_of_peak"] == 0.1  # 10000 times 8e9 of 8e14
 
 

@@ -118,7 +118,7 @@ def test_a_gpus_engine_stands_in_a_row_a_batch() -> None:
         "numbers": "f16",
         "gpu": "a GPU",
         "matrix_tflops": 700.4,
-        "torch": "2.11",
+        "versions": {"torch": "2.11"},
         "scales": [{"scale": "T", "batches": [batch]}],
     }
     lines = list(tables.cuda_engine(result))

@@ -179,6 +179,7 @@ class Workshop:
     def __init__(self) -> None:
         self.num_made = 0
         self.refused: set[bytes] = set()
+        self.reason = "made for another driver"
 
     def make(self, path: Path) -> None:
         self.num_made += 1
@@ -190,7 +191,7 @@ class Workshop:
 
         def run(*_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             if content in self.refused:
-                raise RuntimeError("made for another driver")
+                raise RuntimeError(self.reason)
             return torch.zeros(0), torch.tensor(int(content.split()[1]))
 
         return run
@@ -220,6 +221,23 @@ def test_a_network_that_never_ran_is_not_kept(plan: NetworkPlan) -> None:
     with pytest.raises(RuntimeError, match="another driver"):
         workshop.build(plan)
     assert workshop.build(plan) == 2
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_network_that_lacks_memory_is_not_compiled_again(
+    plan: NetworkPlan, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Compiled code may only say that a call failed; torch has counted why."""
+    workshop = Workshop()
+    workshop.build(plan)
+    workshop.refused.add(b"network 1")
+    workshop.reason = "CUDA error: out of memory" if told else "API call failed"
+    if not told:
+        counts = iter(range(2))
+        monkeypatch.setattr(draft, "num_refused", lambda _: next(counts))
+    with pytest.raises(torch.OutOfMemoryError):
+        workshop.build(plan)
+    assert workshop.num_made == 1
 
 
 def test_auto_takes_the_next_that_compiles_and_says_so(

@@ -121,6 +121,7 @@ def test_engine_cuda_is_told_all_that_was_asked_for(
         arena_mib=64,
         suppression=Suppression(min_score=0.1),
         class_ids=(0, 2),
+        how="tensorrt",
     )
     config = ModelConfig(weights=weights, engine="cuda", precision="bf16")
     build_engine(config, image_hw=(64, 96), batch=3, gpu=wanted)
@@ -131,7 +132,7 @@ def test_engine_cuda_is_told_all_that_was_asked_for(
         canvas_hw=(64, 96),
         looks=3,
         number_format="bf16",
-        how="auto",
+        how="tensorrt",
         batch_sizes=(1, 4),
         in_flight=3,
         window_ms=2.5,
