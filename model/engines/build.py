@@ -4,9 +4,8 @@
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from model.built import ArtefactEngine
 from model.card import Card, read_card
@@ -16,10 +15,6 @@ from model.cuda.presence import what_lacks
 from model.engines.contract import Engine
 from model.engines.machine import check_machine, check_openvino
 from model.errors import ConfigError, EngineError
-
-if TYPE_CHECKING:
-    from model.cuda.cuda_device import CudaDevice
-    from model.cuda.hostmemory import HostMemory
 
 STRIDE: Final = 32
 """Sides of the canvas are whole multiples of the coarsest level's stride."""
@@ -228,21 +223,11 @@ def _build_cuda(wanted: Wanted) -> Engine:
 
         return PredictionsEngine(wanted.weights, wanted.input_shape, number_format)
     from model.cuda.compiling import compile_network
+    from model.cuda.cuda_device import open_device
     from model.cuda.engine import CudaEngine
 
-    device, host_memory = _open_gpu(wanted.gpu.device)
     plan = _engine_plan(wanted, wanted.gpu, number_format)
-    return CudaEngine(plan, device, compile_network, host_memory)
-
-
-@cache
-def _open_gpu(index: int) -> "tuple[CudaDevice, HostMemory]":
-    """A GPU for all engines of this process: memory can be registered with it only once."""
-    from model.cuda.cuda_device import CudaDevice
-    from model.cuda.hostmemory import HostMemory
-
-    device = CudaDevice(index)
-    return device, HostMemory(device)
+    return CudaEngine(plan, open_device(wanted.gpu.device), compile_network)
 
 
 def _engine_plan(wanted: Wanted, gpu: GpuWanted, number_format: NumberFormat) -> EnginePlan:

@@ -103,14 +103,13 @@ def test_an_engine_takes_the_precisions_it_computes_in(
 
 
 @pytest.mark.usefixtures("_gpu")
-def test_engine_cuda_is_told_all_that_was_asked_for_and_shares_the_gpu_with_others(
-    weights: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+def test_engine_cuda_is_told_all_that_was_asked_for(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request.addfinalizer(build._open_gpu.cache_clear)
-    built: list[tuple[EnginePlan, object, object]] = []
+    built: list[tuple[EnginePlan, object]] = []
     engines, devices = ModuleType("model.cuda.engine"), ModuleType("model.cuda.cuda_device")
-    engines.CudaEngine = lambda plan, device, _, memory: built.append((plan, device, memory))
-    devices.CudaDevice = lambda index: f"GPU {index}"
+    engines.CudaEngine = lambda plan, device, _: built.append((plan, device))
+    devices.open_device = lambda index: f"GPU {index}"
     monkeypatch.setitem(sys.modules, "model.cuda.engine", engines)
     monkeypatch.setitem(sys.modules, "model.cuda.cuda_device", devices)
     wanted = GpuWanted(
@@ -125,12 +124,9 @@ def test_engine_cuda_is_told_all_that_was_asked_for_and_shares_the_gpu_with_othe
         how="tensorrt",
     )
     config = ModelConfig(weights=weights, engine="cuda", precision="bf16")
-    for image_hw in ((64, 96), (96, 96)):
-        build_engine(config, image_hw=image_hw, batch=3, gpu=wanted)
-    (plan, device, memory), other = built
+    build_engine(config, image_hw=(64, 96), batch=3, gpu=wanted)
+    ((plan, device),) = built
     assert device == "GPU 1"
-    assert other[0].canvas_hw == (96, 96)
-    assert other[1:] == (device, memory)
     assert plan == EnginePlan(
         weights=weights,
         canvas_hw=(64, 96),
