@@ -7,6 +7,7 @@ this has ever run: it was written where there is no GPU, from what both librarie
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -82,6 +83,16 @@ class CudaCaptured:
     def replay(self, stream: "Stream") -> None:
         with translated("running a batch"), torch.cuda.stream(_torch_stream(stream)):
             self._graph.replay()
+
+
+@cache
+def open_device(index: int) -> "CudaDevice":
+    """Return the one device of this process with this number.
+
+    Raises:
+        EngineError: there is no such GPU, or CuPy is missing.
+    """
+    return CudaDevice(index)
 
 
 class CudaDevice:

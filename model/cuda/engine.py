@@ -64,14 +64,15 @@ class CudaEngine:
             plan: What is to be built.
             device: Where.
             compile_network: Makes the network for one size of batch.
-            host_memory: What the device copies from by itself; other pictures are staged.
+            host_memory: What the device copies from by itself, other pictures being staged; that
+                which all engines on this device share if not given.
 
         Raises:
             EngineError: it cannot be built; the message names the setting that helps.
         """
         _check(plan)
         self.classes = read_card(plan.weights).classes
-        self.host_memory = host_memory or HostMemory(device)
+        self.host_memory = host_memory or HostMemory.shared(device)
         fitted = Fitting(plan, len(self.classes), device, compile_network, self.host_memory).fit()
         self.name = f"cuda ({fitted.how})"
         self.precision: str = plan.number_format

@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory of this process that a device copies from by itself.
 
-Registering memory costs milliseconds, so whoever maps a pool has it registered once, for all who
-read pictures from it. What is forgotten stays registered until the last reader has ended.
+Registering memory costs milliseconds, so whoever maps a pool has it registered once, for all
+engines on a device. What is forgotten stays registered until the last reader has ended.
 """
 
 import logging
 import threading
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from model.cuda.device import Device
 
 logger = logging.getLogger(__name__)
+
+_SHARING: Final = threading.Lock()
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +34,7 @@ class HostMemory:
     """What one device may copy from; for any thread."""
 
     def __init__(self, device: Device) -> None:
+        """Begin with none; `shared` is what engines take."""
         self._device = device
         self._lock = threading.Lock()
         self._firsts: list[int] = []
@@ -38,6 +43,15 @@ class HostMemory:
         self._refused = False
         self.num_staged = 0
         """Pictures so far that were asked for in vain, and are copied once more."""
+
+    @classmethod
+    def shared(cls, device: Device) -> "HostMemory":
+        """Return the one of a device: memory can be registered but once."""
+        with _SHARING:
+            memory = _SHARED.get(id(device))
+            if memory is None:  # while there is one, it keeps the device, and so its identity
+                memory = _SHARED[id(device)] = cls(device)
+            return memory
 
     def register(self, memory: np.ndarray) -> bool:
         """Let the device copy from an array's memory; False where that is refused."""
@@ -104,3 +118,6 @@ class HostMemory:
                 self._device.name,
                 num_bytes >> 20,
             )
+
+
+_SHARED: Final[WeakValueDictionary[int, HostMemory]] = WeakValueDictionary()

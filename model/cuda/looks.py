@@ -35,7 +35,7 @@ LOOK: Final = np.dtype(
 """`Look` of kernels/look.h."""
 EMPTY: Final[np.void] = np.zeros(1, LOOK)[0]
 """An entry that is not used: its canvas is padding."""
-MOST_SAMPLES: Final = 65535
+MOST_SAMPLES: Final = 32767
 """Of a picture's side; the kernel's numbers hold no more."""
 MOST_PIXELS: Final = 4096
 """Of a canvas's side."""

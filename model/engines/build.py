@@ -223,11 +223,11 @@ def _build_cuda(wanted: Wanted) -> Engine:
 
         return PredictionsEngine(wanted.weights, wanted.input_shape, number_format)
     from model.cuda.compiling import compile_network
-    from model.cuda.cuda_device import CudaDevice
+    from model.cuda.cuda_device import open_device
     from model.cuda.engine import CudaEngine
 
     plan = _engine_plan(wanted, wanted.gpu, number_format)
-    return CudaEngine(plan, CudaDevice(wanted.gpu.device), compile_network)
+    return CudaEngine(plan, open_device(wanted.gpu.device), compile_network)
 
 
 def _engine_plan(wanted: Wanted, gpu: GpuWanted, number_format: NumberFormat) -> EnginePlan:

@@ -17,6 +17,21 @@
 #define FLOAT_BITS(value) __float_as_int(value)
 #define BITS_FLOAT(bits) __int_as_float(bits)
 
+// Four of eight bytes, by four digits of `digits`, the lowest first.
+#define CHOOSE_BYTES(low, high, digits) __byte_perm(low, high, digits)
+
+// Two numbers of 16 bits times the lower two bytes of a word, or the upper two, added to a sum.
+__device__ __forceinline__ unsigned DOT_LOW(unsigned two, unsigned bytes, unsigned sum)
+{
+    asm("dp2a.lo.u32.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(two), "r"(bytes), "r"(sum));
+    return sum;
+}
+__device__ __forceinline__ unsigned DOT_HIGH(unsigned two, unsigned bytes, unsigned sum)
+{
+    asm("dp2a.hi.u32.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(two), "r"(bytes), "r"(sum));
+    return sum;
+}
+
 __device__ __forceinline__ unsigned short HALF_BITS(float value)
 {
     unsigned short bits;

@@ -21,7 +21,7 @@ Dim threadIdx, blockIdx;  // not static: the compiler must take it that a barrie
 #define __device__
 #define __forceinline__ inline
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
 using std::max;
 using std::min;
@@ -78,6 +78,18 @@ inline unsigned short HALF_BITS(float value)  // from 0 to 1: to nearest, ties t
     const unsigned bits = (unsigned)FLOAT_BITS(value) - (112u << 23);
     return (unsigned short)((bits + 0xFFFu + ((bits >> 13) & 1u)) >> 13);
 }
+inline unsigned CHOOSE_BYTES(unsigned low, unsigned high, unsigned digits)
+{
+    const uint64_t eight = (uint64_t)high << 32 | low;
+    unsigned word = 0;
+    for (int i = 0; i < 4; ++i) word |= (unsigned)(eight >> 8 * (digits >> 4 * i & 7) & 255) << 8 * i;
+    return word;
+}
+inline unsigned DOT_LOW(unsigned two, unsigned bytes, unsigned sum)
+{
+    return sum + (two & 0xFFFF) * (bytes & 255) + (two >> 16) * (bytes >> 8 & 255);
+}
+inline unsigned DOT_HIGH(unsigned two, unsigned bytes, unsigned sum) { return DOT_LOW(two, bytes >> 16, sum); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline void atomicOr(unsigned* at, unsigned bits) { *at |= bits; }
 inline void atomicAnd(unsigned* at, unsigned bits) { *at &= bits; }

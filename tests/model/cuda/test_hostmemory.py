@@ -73,3 +73,10 @@ def test_a_refusal_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
         assert [memory.register(pool) for pool in make_pools(2)] == [False, False]
     (said,) = caplog.messages
     assert said.startswith("host: cannot read host memory by itself")
+
+
+def test_all_engines_on_a_device_share_one_and_another_device_has_its_own() -> None:
+    device = HostDevice(None)
+    memory = HostMemory.shared(device)
+    assert HostMemory.shared(device) is memory
+    assert HostMemory.shared(HostDevice(None)) is not memory

@@ -109,7 +109,7 @@ def test_engine_cuda_is_told_all_that_was_asked_for(
     built: list[tuple[EnginePlan, object]] = []
     engines, devices = ModuleType("model.cuda.engine"), ModuleType("model.cuda.cuda_device")
     engines.CudaEngine = lambda plan, device, _: built.append((plan, device))
-    devices.CudaDevice = lambda index: f"GPU {index}"
+    devices.open_device = lambda index: f"GPU {index}"
     monkeypatch.setitem(sys.modules, "model.cuda.engine", engines)
     monkeypatch.setitem(sys.modules, "model.cuda.cuda_device", devices)
     wanted = GpuWanted(
