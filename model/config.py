@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model.errors import ConfigError
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
-EngineName = Literal["auto", "openvino", "torch", "inductor", "onnx", "aoti", "tensorrt"]
-Precision = Literal["auto", "f32", "bf16", "accuracy"]
+EngineName = Literal["auto", "openvino", "torch", "inductor", "onnx", "aoti", "tensorrt", "cuda"]
+Precision = Literal["auto", "f32", "bf16", "f16", "accuracy"]
 
 _QUOTED = re.compile(r"('<[a-z ]+>'|'.')|['\"].*['\"]", re.DOTALL)
 """First YAML's own words, such as '<block end>', and single signs; else words of the file."""
@@ -52,10 +52,12 @@ class ModelConfig(Settings):
     """A Sightline weights file, an artefact exported from one, or the name of a model; None for
     the model that lies in this package (`model/shipped.py`)."""
     engine: EngineName = "auto"
-    """`auto` is what an artefact was made for, else OpenVINO where it is installed, else eager
-    torch; `onnx` and `aoti` run artefacts of their own only."""
+    """`auto` is what an artefact was made for, else `cuda` where there is an NVIDIA GPU and what it
+    takes, else OpenVINO where it is installed, else eager torch; `onnx` and `aoti` run artefacts of
+    their own only."""
     precision: Precision = "auto"
-    """`auto` is bf16 where the processor computes in it, else f32; `accuracy` is exact float32."""
+    """`auto` is bf16 where the processor computes in it, else f32, and f16 on a GPU; `accuracy` is
+    exact float32."""
     image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 640
     """Long side of the network's image, in pixels. Where nobody sets it, the one that a released
     model was measured at."""

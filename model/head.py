@@ -79,12 +79,22 @@ class Head(nn.Module):
 
 def decode(logits: Logits) -> Float[Tensor, "B rows A"]:
     """Logits to predictions: left, top, right, bottom in pixels, then one score a class."""
-    sides = torch.cat([expected_sides(level.box).flatten(2) for level in logits], dim=2)
+    low, high = decode_corners(logits)
     scores = torch.cat([level.score.flatten(2) for level in logits], dim=2).sigmoid()
-    point_xy, stride = anchor_points(logits)
-    low = (point_xy - sides[:, :2]) * stride
-    high = (point_xy + sides[:, 2:]) * stride
     return torch.cat((low, high, scores), dim=1)
+
+
+def decode_corners(logits: Logits) -> tuple[Float[Tensor, "B 2 A"], Float[Tensor, "B 2 A"]]:
+    """Return where boxes begin, left and top, and where they end, right and bottom, in pixels."""
+    sides = torch.cat([expected_sides(level.box).flatten(2) for level in logits], dim=2)
+    point_xy, stride = anchor_points(logits)
+    return (point_xy - sides[:, :2]) * stride, (point_xy + sides[:, 2:]) * stride
+
+
+def in_float32(logits: Logits) -> Logits:
+    """Return them in float32, since half precision is too coarse to decode pixels in."""
+    p3, p4, p5 = (LevelLogits(level.box.float(), level.score.float()) for level in logits)
+    return p3, p4, p5
 
 
 def expected_sides(box: Float[Tensor, "B 64 H W"]) -> Float[Tensor, "B 4 H W"]:

@@ -40,9 +40,10 @@ def load(
     Args:
         weights: A file made by `sightline import`, by `sightline export` or by training, or a
             name that `sightline models` lists; the package's own model if not given.
-        engine: What runs it; `auto` is what an artefact was made for, else OpenVINO where it is
-            installed.
-        precision: `auto` is bf16 where the processor computes in it; `accuracy` is exact float32.
+        engine: What runs it; `auto` is what an artefact was made for, else `cuda` where there is an
+            NVIDIA GPU, else OpenVINO where it is installed.
+        precision: `auto` is bf16 where the processor computes in it, f16 on a GPU; `accuracy` is
+            exact float32.
         image_size: Pictures are resized so that their long side has this many pixels; what the
             model's figures were measured at if not given, or 640.
         num_threads: Cores used; every usable one if not given.

@@ -52,16 +52,29 @@ def suppress_looks(
         settings: Thresholds and limits, for each look and for the result.
         classes: Keep boxes of these classes only.
     """
-    found = [
-        _on_source(
-            suppress(rows, settings, classes=classes),
-            region,
-            regions[0],
-            canvas_hw,
-        )
-        for rows, region in zip(predictions, regions, strict=True)
+    found = [suppress(rows, settings, classes=classes) for rows in predictions]
+    return join_looks(found, regions, canvas_hw, settings)
+
+
+def join_looks(
+    found: Sequence[Detections],
+    regions: Sequence[Region],
+    canvas_hw: tuple[int, int],
+    settings: Suppression,
+) -> Detections:
+    """Return what looks at one picture found that were suppressed each on its own, in its pixels.
+
+    Args:
+        found: Boxes of each look, in pixels of its canvas.
+        regions: What each look shows, the whole picture first.
+        canvas_hw: Height and width of the canvas of every look.
+        settings: Thresholds and limits for the result.
+    """
+    moved = [
+        _on_source(each, region, regions[0], canvas_hw)
+        for each, region in zip(found, regions, strict=True)
     ]
-    return found[0] if len(found) == 1 else _merge(found, regions, settings)
+    return moved[0] if len(moved) == 1 else _merge(moved, regions, settings)
 
 
 def _on_source(

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from model.config import ModelConfig, Ratio, Settings, Suppression
+from model.cuda.plan import NetworkKind
 from model.slicing import MOST_LOOKS
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -176,6 +177,46 @@ class WorkerConfig(Settings):
     """A client that is silent for so long is gone, and its engines are freed."""
 
 
+class GpuConfig(Settings):
+    """How an NVIDIA GPU is used, where `model.engine` is `cuda`."""
+
+    device: Annotated[int, Field(ge=0)] = 0
+    """Which one, as `nvidia-smi` numbers them."""
+    decode: Literal["auto", "nvdec", "cpu"] = "auto"
+    """Who decodes; `auto` is the GPU, where stages share a process, as each process that decodes
+    there takes some of its memory. What it cannot decode the processor does."""
+    network: NetworkKind = "auto"
+    """What compiles the network; `auto` is AOTInductor, and what does compile where that does not.
+    `tensorrt` needs the extra of its name. It is said which it was."""
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=128)], ...] = (1, 2, 4, 8, 16, 32)
+    """Looks that are done at once; a batch is filled up to the next of these."""
+    window_ms: Annotated[float, Field(ge=0, le=100)] = 4.0
+    """How long a batch is collected while another runs."""
+    in_flight: Annotated[int, Field(ge=1, le=8)] = 2
+    """Batches at once."""
+    file_batch: Annotated[int, Field(ge=1)] = 4
+    """The one batch size for frames of files, so that their results repeat."""
+    arena_mib: Annotated[int, Field(ge=8, le=4096)] = 128
+    """Memory of the GPU for the pictures of one batch."""
+    encode: Literal["auto", "nvenc", "x264"] = "x264"
+    """Who encodes videos; `auto` is the GPU where it can."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "GpuConfig":
+        sizes = self.batch_sizes
+        if not sizes or list(sizes) != sorted(set(sizes)):
+            raise PydanticCustomError(
+                "batch_sizes", "batch_sizes must rise, got {sizes}", {"sizes": list(sizes)}
+            )
+        if self.file_batch not in sizes:
+            raise PydanticCustomError(
+                "file_batch",
+                "file_batch must be one of batch_sizes {sizes}, got {size}",
+                {"sizes": list(sizes), "size": self.file_batch},
+            )
+        return self
+
+
 class LookingConfig(Settings):
     """How streams are looked at, whoever names them."""
 
@@ -186,6 +227,7 @@ class LookingConfig(Settings):
     source: SourceConfig = SourceConfig()
     tracking: TrackingConfig = TrackingConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    gpu: GpuConfig = GpuConfig()
     gate: GateConfig | None = None
     """Whether the detector looks only while something moves; for cameras that stand still."""
     classes: tuple[str, ...] = ()

@@ -6,28 +6,18 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from model.processor import cpu_features
 from pipeline.decoding.child import python_with_binding
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing looked at."""
-
-    name: str
-    present: bool
-    detail: str
-    optional: bool = False
-    """Whether a run does without it."""
+from pipeline.finding import Finding, importable
+from pipeline.gpu_findings import cuda, cupy, kernels, nvdec, tensorrt
 
 
 def examine() -> tuple[Finding, ...]:
     """Look at everything a run may use."""
     looks: tuple[Callable[[], Finding], ...] = (
         _python, _cpu, _openvino, _int8, _torch, _compiler, _onnx, _decoder, _opencv, _cache,
-        _cuda, _tensorrt, _gstreamer,
+        cuda, cupy, kernels, nvdec, tensorrt, _gstreamer,
     )  # fmt: skip
     return tuple(look() for look in looks)
 
@@ -52,29 +42,33 @@ def _cpu() -> Finding:
 
 
 def _openvino() -> Finding:
-    if not _importable("openvino"):
+    if not importable("openvino"):
         return Finding(name="openvino", present=False, detail="pip install openvino")
     from model.engines.build import choose_engine
     from model.engines.openvino import choose_precision
 
     openvino = importlib.import_module("openvino")
-    picked, precision = choose_engine("auto"), choose_precision("auto")
+    picked = choose_engine("auto")
+    precision = "f16" if picked == "cuda" else choose_precision("auto")
     release = openvino.__version__.split("-")[0]
-    why = (
-        "the CPU multiplies bf16 in hardware, and it costs no AP that shows"
-        if precision == "bf16"
-        else "no bf16 unit here"
-    )
     return Finding(
         name="openvino",
         present=True,
-        detail=f"{release}; engine auto picks {picked}, {precision}: {why}",
+        detail=f"{release}; engine auto picks {picked}, {precision}: {_why(picked, precision)}",
     )
+
+
+def _why(picked: str, precision: str) -> str:
+    if picked == "cuda":
+        return "there is an NVIDIA GPU and what it takes"
+    if precision == "bf16":
+        return "the CPU multiplies bf16 in hardware, and it costs no AP that shows"
+    return "no bf16 unit here"
 
 
 def _int8() -> Finding:
     units = sorted(cpu_features() & {"amx_int8", "avx512_vnni", "avx_vnni"})
-    present = _importable("nncf") and _importable("faster_coco_eval")
+    present = importable("nncf") and importable("faster_coco_eval")
     speed = f"int8 units: {', '.join(units)}" if units else "no int8 unit here, so it may not pay"
     how = "sightline export makes an artefact and measures whether it pays; auto never picks int8"
     made = "" if present else "; making one needs nncf and faster-coco-eval (extra: int8)"
@@ -82,7 +76,7 @@ def _int8() -> Finding:
 
 
 def _torch() -> Finding:
-    if not _importable("torch"):
+    if not importable("torch"):
         return Finding(name="torch", present=False, detail="pip install 'torch>=2.8,<2.14'")
     torch = importlib.import_module("torch")
     return Finding(name="torch", present=True, detail=f"{torch.__version__}; builds artefacts")
@@ -97,7 +91,7 @@ def _compiler() -> Finding:
 
 
 def _onnx() -> Finding:
-    if not _importable("onnxruntime"):
+    if not importable("onnxruntime"):
         detail = "not installed (extra: onnx); needed for --engine onnx and export --format onnx"
         return Finding(name="onnx", present=False, optional=True, detail=detail)
     runtime = importlib.import_module("onnxruntime")
@@ -140,28 +134,7 @@ def _cache() -> Finding:
     )
 
 
-def _cuda() -> Finding:
-    torch = importlib.import_module("torch") if _importable("torch") else None
-    if torch is None or not torch.cuda.is_available():
-        return Finding(
-            name="cuda", present=False, optional=True, detail="no NVIDIA GPU; the CPU does the work"
-        )
-    return Finding(name="cuda", present=True, optional=True, detail=torch.cuda.get_device_name(0))
-
-
-def _tensorrt() -> Finding:
-    present = _importable("tensorrt") and _importable("torch_tensorrt")
-    detail = "installed" if present else "not installed (extra: tensorrt); needs an NVIDIA GPU"
-    return Finding(name="tensorrt", present=present, optional=True, detail=detail)
-
-
 def _gstreamer() -> Finding:
     python = python_with_binding()
     detail = f"binding of {python}" if python else "no binding (extra: gstreamer); PyAV decodes"
     return Finding(name="gstreamer", present=python is not None, optional=True, detail=detail)
-
-
-def _importable(module: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(module) is not None

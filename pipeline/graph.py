@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Literal
 
 from model.config import Suppression
-from model.engines.contract import Engine
+from model.engines.contract import Engine, Takes
 from model.errors import ConfigError
 from pipeline.branch import Branch
 from pipeline.cameras import CameraConfig
 from pipeline.config import PipelineConfig, ServiceConfig
+from pipeline.decoding.hardware import Hardware, HardwareWatch
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.motion import MotionGate
 from pipeline.drawing.drawer import Drawer
+from pipeline.engines import ForCanvases, ForCoded
 from pipeline.logs import Logs
 from pipeline.messages import Drawn, Found, Frame, Packet, Picture, Predictions, Tracked
 from pipeline.metrics import CounterTable
@@ -72,6 +74,8 @@ class Plan:
     build_engine: Callable[..., Engine]
     """`model.engines.build_engine`, or what stands in for it."""
     outputs: Outputs
+    takes: Takes = "canvases"
+    """What its engines are given."""
     take: Callable[[Tracked, Tracks], None] | None = None
     """Is given every frame's tracks, in this process, where they are not written to files."""
     observed: Literal["no", "tracks", "pictures"] = "no"
@@ -126,6 +130,13 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
     return Graph(trunk, branch)
 
 
+def engine_builder(plan: Plan) -> ForCanvases | ForCoded:
+    """What builds the engines that look at frames."""
+    if plan.takes == "canvases":
+        return ForCanvases(plan.build_engine)
+    return ForCoded(plan.build_engine, plan.config.gpu, plan.floor, plan.class_ids)
+
+
 class _Makers:
     """Makes the worker of each stage, where the stage runs, for the branch it is given."""
 
@@ -135,7 +146,7 @@ class _Makers:
         self._config = plan.config
 
     def infer(self, model: ModelInUse) -> Worker:
-        return Infer(self._plan.build_engine, model)
+        return Infer(engine_builder(self._plan), model)
 
     def suppress(self, _: ModelInUse) -> Worker:
         return Suppress(self._plan.floor, self._plan.class_ids)
@@ -172,6 +183,7 @@ class _Makers:
                 # one image is not worth an engine of its own shape
                 canvas="square" if source.kind == "image" else "rectangle",
                 slices=self._config.slices,
+                takes=self._plan.takes,
                 camera=source.camera,
                 budget_ns=budget_ns if source.live else None,
             ),
@@ -181,7 +193,22 @@ class _Makers:
         )
         gate = MotionGate(self._config.gate) if self._config.gate is not None else None
         source = replace(source, name=branch.stream)
-        return Decode(source, self._config.source, preprocess, counters, gate=gate)
+        return Decode(
+            source,
+            self._config.source,
+            preprocess,
+            counters,
+            gate=gate,
+            hardware=self._hardware(source),
+        )
+
+    def _hardware(self, source: Source) -> Hardware | None:
+        """The GPU for a stream's decoder, if it is to use one."""
+        gpu = self._config.gpu
+        shared = self._config.placement == "threads" and self._plan.takes == "coded"
+        if gpu.decode == "nvdec" or (gpu.decode == "auto" and shared):
+            return Hardware(gpu.device, HardwareWatch(retries=source.live))
+        return None
 
     def track(self, branch: Branch) -> Worker:
         wanted = check_camera(branch.source, self._config, self._plan.classes)
@@ -243,7 +270,7 @@ class _Makers:
         if source.kind == "image":
             return WriteImage(path)
         audio_from = Path(source.location) if source.kind == "file" else None
-        return WriteVideo(path, audio_from=audio_from)
+        return WriteVideo(path, audio_from=audio_from, encode=self._config.gpu.encode)
 
 
 def check_camera(source: Source, config: PipelineConfig, classes: Sequence[str]) -> Wanted:

@@ -14,6 +14,7 @@ from model.files import replacing
 from model.shipped import has_default, with_min_score, with_weights
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import find_sources
+from pipeline.engines import takes_here
 from pipeline.errors import SourceUnreadable
 from pipeline.graph import (
     Plan,
@@ -57,6 +58,7 @@ class Job:
             raise SourceUnreadable("no source named; give a file, a folder or an rtsp:// address")
         self.config = config = settled(config)
         self.card = card_of(config)
+        takes = takes_here(config, self.card)
         class_ids = class_ids_of(config.classes, self.card.classes)
         self.sources = find_sources(named)
         wanted = [check_camera(source, config, self.card.classes) for source in self.sources]
@@ -72,6 +74,7 @@ class Job:
             floor=floor_for(config, wanted),
             build_engine=build_engine,
             outputs=self.outputs,
+            takes=takes,
             take=take,
         )
         self.supervisor = Supervisor(plan, self.counters, self.sources)
@@ -133,6 +136,10 @@ class Job:
             "source": state.source.label,
             "complete": state.complete,
             "reason": state.reason or None,
+            "decoder": state.decoder.path,
+            "decoder_reason": state.decoder.reason or None,
+            "encoder": state.encoder.name if state.encoder else None,
+            "encoder_reason": (state.encoder and state.encoder.reason) or None,
             "declared_frames": state.facts.num_frames if state.facts else None,
             **counters.as_dict(),
             "dropped": counters.num_dropped,
@@ -176,6 +183,7 @@ def describe_graph(config: PipelineConfig) -> str:
     if config.model.weights or has_default():
         config = settled(config)
         card = card_of(config)
+        takes_here(config, card)
     classes = card.classes if card else ()
     plan = Plan(
         config=config,

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from model.cuda.coded import Coded
 from model.slicing import Region
 from pipeline.cameras import Priority
 from pipeline.nv12 import Matrix
@@ -18,6 +19,8 @@ SkipCause = Literal["stride", "max-fps", "gate", "detect-every"]
 """Why the detector was not asked for a frame; after `stride` and `max-fps` it has no tracks, after
 the others those of the frames before, carried over."""
 WITHOUT_TRACKS: Final[frozenset[SkipCause]] = frozenset({"stride", "max-fps"})
+DecoderKind = Literal["nvdec", "cpu"]
+"""Who decodes: an NVIDIA GPU, or the processor."""
 DropCause = Literal[SkipCause, "late", "overload", "corrupt", "stage-died", "shutdown"]
 """Why a decoded frame was not looked at; but for skips they are losses."""
 
@@ -106,9 +109,17 @@ class Timed(Message, frozen=True, kw_only=True, tag=True):
 
 
 class Frame(Timed, frozen=True, kw_only=True, tag=True):
-    """A picture as the network wants it: B looks, RGB, letterboxed, uint8 B H W 3."""
+    """A picture for the network.
+
+    Either as it wants it, B looks, RGB, letterboxed, uint8 B H W 3; or, for an engine that does all
+    that itself, as its decoder made it.
+    """
 
     image: Slot
+    canvas_hw: tuple[int, int]
+    """Height and width of the canvas of every look."""
+    coded: Coded | None = None
+    """How the decoder's pixels lie in the slot; None where it holds canvases."""
     source_hw: tuple[int, int]
     """Height and width of what the detector is shown: the whole picture, or a part of it."""
     regions: tuple[Region, ...]
@@ -129,9 +140,11 @@ class Picture(Timed, frozen=True, kw_only=True, tag=True):
 
 
 class Predictions(Timed, frozen=True, kw_only=True, tag=True):
-    """What the network said: looks x rows (4 + classes) x anchors, float32."""
+    """What the engine said, float32: looks x rows (4 + classes) x anchors, or boxes."""
 
     rows: Slot
+    suppressed: bool = False
+    """Whether they are boxes, of which suppression has left the best (`model/engines/found.py`)."""
     canvas_hw: tuple[int, int]
     regions: tuple[Region, ...]
     part: Part

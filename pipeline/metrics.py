@@ -30,6 +30,7 @@ Counter = Literal[
     "late_packets",
     "undecodable",
     "reconnects",
+    "hardware_lost",
     "decoded",
     "skipped_stride",
     "skipped_gate",

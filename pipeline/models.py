@@ -57,6 +57,16 @@ def successor(
     return ModelInUse(config=config, class_map=_class_map(card, classes))
 
 
+def in_model(
+    class_ids: Sequence[int] | None, class_map: Sequence[int] | None
+) -> Sequence[int] | None:
+    """The classes to look for, as a model numbers them; None for all."""
+    if class_map is None:
+        return class_ids
+    known = enumerate(class_map)
+    return [n for n, ours in known if ours >= 0 and (class_ids is None or ours in class_ids)]
+
+
 def _class_map(card: Card, classes: Sequence[str]) -> tuple[int, ...] | None:
     numbers = {name: number for number, name in enumerate(classes)}
     mapped = tuple(numbers.get(name, UNKNOWN) for name in card.classes)

@@ -89,6 +89,8 @@ from pipeline.transport.control import (
     CameraState,
     Checkpoint,
     Close,
+    DecodePath,
+    EncoderPicked,
     EngineBuilt,
     Enough,
     Failed,
@@ -325,7 +327,7 @@ class Supervisor:
 
     def _handle_branch(self, worker: str, state: StreamState, report: AnyReport) -> None:
         match report:
-            case StreamFacts() | CameraState() | Checkpoint():
+            case StreamFacts() | CameraState() | DecodePath() | EncoderPicked() | Checkpoint():
                 state.note(report)
             case Enough():  # said again by a decoder that takes the place of this one
                 self._crew.tell(worker_name("source", state.branch.stream), Stop())

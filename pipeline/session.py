@@ -14,6 +14,7 @@ from model.config import Suppression
 from model.engines.contract import Engine
 from model.slicing import Region
 from pipeline.config import WorkerConfig
+from pipeline.engines import ForCanvases
 from pipeline.host import Assignment, Host, Surroundings
 from pipeline.messages import Buffers, Found, Frame, Predictions
 from pipeline.models import ModelInUse
@@ -89,7 +90,7 @@ class Session:
         graph = _graph(
             config.credits,
             gate=lambda _: Gate(self._inbox, answer, config.credits),
-            infer=lambda _: Infer(build_engine, ModelInUse(config=config.model)),
+            infer=lambda _: Infer(ForCanvases(build_engine), ModelInUse(config=config.model)),
             suppress=lambda _: Suppress(order.suppression, order.class_ids),
         )
         addresses = Addresses(f"inproc://{uuid.uuid4().hex}")

@@ -9,9 +9,18 @@ from pipeline.branch import Branch
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.redaction import redact
 from pipeline.metrics import Counters
-from pipeline.transport.control import CameraState, Checkpoint, StreamFacts
+from pipeline.transport.control import (
+    CameraState,
+    Checkpoint,
+    DecodePath,
+    EncoderPicked,
+    StreamFacts,
+)
 
 _CONNECTING = CameraState(state="connecting", reason="")
+_ON_PROCESSOR = DecodePath(path="cpu", reason="")
+Told = StreamFacts | CameraState | DecodePath | EncoderPicked | Checkpoint
+"""What stages tell of a stream that is not about its end."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -25,6 +34,10 @@ class StreamState:
     """How the camera is doing, where it is one."""
     camera_since_s: float = field(default_factory=time.time)
     """Since when it is in this state: seconds since 1970."""
+    decoder: DecodePath = _ON_PROCESSOR
+    """Who decodes it."""
+    encoder: EncoderPicked | None = None
+    """Who encodes its video, if there is one."""
     started_s: float | None = None
     ended_s: float | None = None
     complete: bool = True
@@ -69,13 +82,17 @@ class StreamState:
             return self.reason
         return f"{self.source.name}: {self.reason}"
 
-    def note(self, told: StreamFacts | CameraState | Checkpoint) -> None:
+    def note(self, told: Told) -> None:
         """Note what a stage has learnt; another reason does not make a camera's state a new one."""
         match told:
             case StreamFacts():
                 self.facts = told
             case Checkpoint():
                 self.checkpoint = told
+            case DecodePath():
+                self.decoder = told
+            case EncoderPicked():
+                self.encoder = told
             case CameraState(state=state, reason=reason):
                 if state != self.camera.state:
                     self.camera_since_s = time.time()

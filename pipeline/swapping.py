@@ -11,8 +11,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
+from model.card import read_card
 from model.errors import ConfigError, EngineError
 from pipeline.decoding.inputs import Source
+from pipeline.engines import takes_here
 from pipeline.graph import Plan
 from pipeline.models import ModelInUse, successor
 from pipeline.transport.control import ModelSwapped, SwapFailed, SwapModel
@@ -44,6 +46,7 @@ class Swapping:
             raise ConfigError(f"{weights}: boxes are found on another host; change the model there")
         asked = _asked_classes(self._plan, sources)
         model = successor(self.in_use.config, weights, self._plan.classes, asked)
+        _refuse_other_pictures(self._plan, model)
         with self._lock:
             if self._next is not None:
                 raise ConfigError(
@@ -90,6 +93,23 @@ class Swapping:
         fault = f"{model.config.weights}: cannot take over: {reason}"
         logger.warning("%s; %s runs on", fault, self.in_use.config.weights)
         self._outcome.set_exception(EngineError(fault))
+
+
+def _refuse_other_pictures(plan: Plan, model: ModelInUse) -> None:
+    """Refuse a model whose engine is given other pictures than those that are on their way.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    weights = model.config.weights
+    assert weights is not None
+    config = plan.config.model_copy(update={"model": model.config})
+    takes = takes_here(config, read_card(weights))
+    if takes != plan.takes:
+        raise ConfigError(
+            f"{weights}: its engine takes {takes} pictures, those that run take {plan.takes}; "
+            "restart with this model"
+        )
 
 
 def _asked_classes(plan: Plan, sources: Iterable[Source]) -> set[str]:

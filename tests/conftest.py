@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test may ask for: the shared data folder, when there is one."""
+"""What every test may ask for: the shared data folder, when there is one, and a GPU."""
 
 import logging
 import os
@@ -9,6 +9,20 @@ from pathlib import Path
 import pytest
 
 DATA = Path(os.environ.get("SIGHTLINE_DATA", Path(__file__).parents[2] / "shared"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none, or fail it where one is required."""
+    if item.get_closest_marker("needs_cuda") is None:
+        return
+    from model.cuda.presence import what_lacks
+
+    lacking = what_lacks()
+    if lacking is None:
+        return
+    if os.environ.get("REQUIRE_CUDA") == "1":
+        pytest.fail(f"REQUIRE_CUDA=1, and this test needs {lacking}", pytrace=False)
+    pytest.skip(f"needs {lacking}")
 
 
 @pytest.fixture(scope="session", autouse=True)

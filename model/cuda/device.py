@@ -2,7 +2,7 @@
 """What the engine asks of a device: memory, streams, events, two kernels and captured graphs.
 
 Work put on a stream is done in order; between streams only events give an order. The host waits
-nowhere but in `Event.synchronize`.
+nowhere but in `Event.synchronize`. What a device cannot do is an `EngineError`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from model.errors import EngineError
+
 if TYPE_CHECKING:
     import torch
 
 KernelName = Literal["letterbox_batch", "suppress_ranked"]
+
+
+class OutOfDeviceMemory(EngineError):  # noqa: N818 - it says what happened
+    """A device has not as much memory as was asked for: ask for less."""
 
 
 class Event(Protocol):
@@ -93,7 +99,10 @@ class Device(Protocol):
     def capture(
         self, stream: Stream, record: Callable[[], None], *, pool: object | None
     ) -> Captured:
-        """Record what `record` puts on `stream`, which does none of it now."""
+        """Record what `record` puts on `stream`, to be done at each replay.
+
+        It may be done some times before, so what it reads must be there.
+        """
         ...
 
     def new_pool(self) -> object:

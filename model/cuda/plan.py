@@ -48,6 +48,7 @@ class NetworkPlan:
     number_format: NumberFormat
     how: NetworkKind
     device: int
+    """Index of the GPU; -1 is the processor, as tests have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +74,19 @@ class EnginePlan:
     suppression: Suppression
     class_ids: tuple[int, ...] | None
     """Wanted; None for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuWanted:
+    """What an engine that ends with boxes is asked for, beside its weights and its shape."""
+
+    device: int
+    batch_sizes: tuple[int, ...]
+    in_flight: int
+    window_ms: float
+    file_batch: int
+    arena_mib: int
+    suppression: Suppression
+    class_ids: tuple[int, ...] | None
+    """As its weights number them; None for all."""
+    how: NetworkKind = "auto"

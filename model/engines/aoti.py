@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 from model.card import read_card
 from model.engines.contract import writeable_view
 from model.engines.direct import DirectEngine, InputShape, first_line
+from model.engines.packages import load_package
 from model.errors import EngineError, WeightsError
 from model.package import package_digest
 
@@ -29,11 +30,8 @@ class AotiEngine(DirectEngine):
         if package_digest(artefact) != card.built.graph_sha256:
             raise WeightsError(f"{artefact}: the artefact is damaged; export it again")
         super().__init__("aoti", card.classes, input_shape)
-        # what torch's own loader wraps; this one looks for no compiler
-        from torch._C._aoti import AOTIModelPackageLoader
-
         try:
-            self._package = AOTIModelPackageLoader(str(artefact), "model", False, 1, -1)  # noqa: FBT003
+            self._package = load_package(artefact)
         except RuntimeError as failure:
             raise EngineError(
                 f"{artefact}: torch cannot load this: {first_line(failure)}"

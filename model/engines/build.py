@@ -10,12 +10,32 @@ from typing import Final
 from model.built import ArtefactEngine
 from model.card import Card, read_card
 from model.config import EngineName, ModelConfig, Precision
+from model.cuda.plan import EnginePlan, GpuWanted, NumberFormat
+from model.cuda.presence import what_lacks
 from model.engines.contract import Engine
 from model.engines.machine import check_machine, check_openvino
 from model.errors import ConfigError, EngineError
 
 STRIDE: Final = 32
 """Sides of the canvas are whole multiples of the coarsest level's stride."""
+PRECISIONS: Final[dict[EngineName, tuple[Precision, ...]]] = {
+    "openvino": ("auto", "f32", "bf16", "accuracy"),
+    "torch": ("auto", "f32", "accuracy"),
+    "cuda": ("auto", "f16", "bf16", "f32", "accuracy"),
+}
+"""What an engine takes; those that are not named here take what torch takes."""
+_NUMBERS: Final[dict[EngineName, str]] = {
+    "openvino": "f32 or bf16",
+    "cuda": "f16, bf16 or f32",
+}
+_NUMBER_FORMATS: Final[dict[Precision, NumberFormat]] = {
+    "auto": "f16",
+    "f16": "f16",
+    "bf16": "bf16",
+    "f32": "f32",
+    "accuracy": "f32",
+}
+"""What engine cuda computes in; its float32 is exact."""
 
 
 def build_engine(
@@ -25,6 +45,7 @@ def build_engine(
     batch: int = 1,
     num_requests: int | None = None,
     num_threads: int | None = None,
+    gpu: GpuWanted | None = None,
 ) -> Engine:
     """Build the engine that the settings ask for, for one shape of images.
 
@@ -35,6 +56,8 @@ def build_engine(
         num_requests: Requests in flight; one per usable core if not given. One request alone
             uses every core.
         num_threads: Cores used in all; every usable one if not given.
+        gpu: For who takes boxes as well as predictions: how engine cuda is to batch and suppress.
+            Without it that engine gives predictions, one request at a time. Others ignore it.
     """
     if config.weights is None:
         raise ConfigError("model.weights: no weights given; name a file made by: sightline import")
@@ -52,6 +75,7 @@ def build_engine(
         input_shape=(batch, *image_hw, 3),
         num_requests=num_requests,
         num_threads=num_threads,
+        gpu=gpu,
     )
     _check_shape(wanted, card)
     return BUILDERS[choose_engine(config.engine, card)](wanted)
@@ -66,6 +90,7 @@ class Wanted:
     input_shape: tuple[int, int, int, int]
     num_requests: int | None
     num_threads: int | None
+    gpu: GpuWanted | None
 
 
 def check_runs(config: ModelConfig, card: Card) -> None:
@@ -89,15 +114,22 @@ def check_runs(config: ModelConfig, card: Card) -> None:
             f"model.engine: {engine} runs artefacts, and {config.weights} holds weights; make one "
             f"with: sightline export {config.weights} --format {engine} --output FILE"
         )
-    if engine != "openvino" and config.precision == "bf16":
-        raise EngineError(
-            f"model.precision: engine {engine} computes in f32 only, got bf16; choose auto, f32 "
-            "or accuracy, or engine openvino"
-        )
+    _check_precision(engine, config.precision)
     if card.built is not None:
         check_machine(config.weights, card.built)
     if card.quantisation is not None:
         check_openvino(config.weights, card.quantisation.openvino)
+
+
+def _check_precision(engine: EngineName, precision: Precision) -> None:
+    takes = PRECISIONS.get(engine, PRECISIONS["torch"])
+    if precision in takes:
+        return
+    others = " or ".join(name for name, known in PRECISIONS.items() if precision in known)
+    raise EngineError(
+        f"model.precision: engine {engine} computes in {_NUMBERS.get(engine, 'f32 only')}, got "
+        f"{precision}; choose {', '.join(takes[:-1])} or {takes[-1]}, or engine {others}"
+    )
 
 
 def engine_of(card: Card) -> ArtefactEngine | None:
@@ -117,6 +149,12 @@ def choose_engine(name: EngineName, card: Card | None = None) -> EngineName:
         )
     if name == "auto" and made_for is not None:
         name = made_for
+    if name in ("auto", "cuda"):
+        lacking = what_lacks()
+        if lacking is None:
+            return "cuda"
+        if name == "cuda":
+            raise EngineError(f"model.engine: cuda needs {lacking}; engine auto does without")
     installed = importlib.util.find_spec("openvino") is not None
     if name == "openvino" and not installed:
         raise EngineError("model.engine: openvino is not installed; install it or choose torch")
@@ -178,6 +216,38 @@ def _build_tensorrt(wanted: Wanted) -> Engine:
     return TensorRtEngine(wanted.weights, wanted.input_shape, wanted.precision)
 
 
+def _build_cuda(wanted: Wanted) -> Engine:
+    number_format = _NUMBER_FORMATS[wanted.precision]
+    if wanted.gpu is None:
+        from model.cuda.predictions import PredictionsEngine
+
+        return PredictionsEngine(wanted.weights, wanted.input_shape, number_format)
+    from model.cuda.compiling import compile_network
+    from model.cuda.cuda_device import open_device
+    from model.cuda.engine import CudaEngine
+
+    plan = _engine_plan(wanted, wanted.gpu, number_format)
+    return CudaEngine(plan, open_device(wanted.gpu.device), compile_network)
+
+
+def _engine_plan(wanted: Wanted, gpu: GpuWanted, number_format: NumberFormat) -> EnginePlan:
+    looks, height, width, _ = wanted.input_shape
+    return EnginePlan(
+        weights=wanted.weights,
+        canvas_hw=(height, width),
+        looks=looks,
+        number_format=number_format,
+        how=gpu.how,
+        batch_sizes=gpu.batch_sizes,
+        in_flight=gpu.in_flight,
+        window_ms=gpu.window_ms,
+        file_batch=gpu.file_batch,
+        arena_mib=gpu.arena_mib,
+        suppression=gpu.suppression,
+        class_ids=gpu.class_ids,
+    )
+
+
 BUILDERS: Final[dict[EngineName, Callable[[Wanted], Engine]]] = {
     "openvino": _build_openvino,
     "torch": _build_torch,
@@ -185,4 +255,5 @@ BUILDERS: Final[dict[EngineName, Callable[[Wanted], Engine]]] = {
     "onnx": _build_onnx,
     "aoti": _build_aoti,
     "tensorrt": _build_tensorrt,
+    "cuda": _build_cuda,
 }

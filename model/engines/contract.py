@@ -7,13 +7,19 @@ left, top, right, bottom in canvas pixels, then one score per class.
 
 import ctypes
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from model.cuda.coded import CodedPicture
+
 Done = Callable[[BaseException | None], None]
 """Called once per request, from any thread, with the failure if there was one; never raises."""
+Takes = Literal["canvases", "coded"]
+"""What an engine looks at: canvases alone, or pictures as decoders make them too."""
+Gives = Literal["predictions", "boxes"]
+"""What it says about them: what the network said, or what suppression left of it."""
 
 
 @runtime_checkable
@@ -28,9 +34,17 @@ class Engine(Protocol):
     input_shape: tuple[int, int, int, int]
     """B, H, W, 3: uint8 RGB."""
     output_shape: tuple[int, int, int]
-    """B, 4 + classes, A: float32."""
+    """B, 4 + classes, A: float32; of boxes as `model/engines/found.py` has it."""
     num_requests: int
     """Requests in flight that serve it best, and the most it takes."""
+    takes: Takes
+    """Where it is `coded`, this is a `CodedEngine`."""
+    gives: Gives
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes one more request now; if not, it does again when one has ended."""
+        ...
 
     def infer(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float32[np.ndarray, "B rows A"]:
         """Run one batch and wait for it. The result is a new array."""
@@ -54,6 +68,41 @@ class Engine(Protocol):
     def close(self) -> None:
         """Finish what was started and give everything back. Twice is once."""
         ...
+
+
+class PictureMemory(Protocol):
+    """Wants to know of the memory that pictures come to lie in, for all of an accelerator."""
+
+    def register(self, memory: UInt8[np.ndarray, " bytes"]) -> object:
+        """Hear of memory, once, before any picture in it is given to an engine."""
+        ...
+
+    def forget(self, memory: UInt8[np.ndarray, " bytes"]) -> None:
+        """Hear that no other picture in it will be; it stays for those that were."""
+        ...
+
+
+class CodedEngine(Engine, Protocol):
+    """An engine that also looks at pictures as decoders make them."""
+
+    @property
+    def host_memory(self) -> PictureMemory:
+        """Where it reads pictures by itself; others it has to copy first."""
+        ...
+
+    def start(
+        self,
+        images: UInt8[np.ndarray, "B H W 3"] | CodedPicture,
+        predictions: Float32[np.ndarray, "B rows A"],
+        on_done: Done,
+    ) -> None:
+        """Begin one request; a picture has as many regions as the engine has images."""
+        ...
+
+
+def takes_coded(engine: Engine) -> TypeGuard[CodedEngine]:
+    """Whether an engine also looks at pictures as decoders make them."""
+    return engine.takes == "coded"
 
 
 def check_images(engine: Engine, images: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from model.engines.contract import Done, check_images, check_request
+from model.engines.contract import Done, Gives, Takes, check_images, check_request
 from model.errors import EngineError
 
 STRIDES = (8, 16, 32)
@@ -14,9 +14,17 @@ STRIDES = (8, 16, 32)
 InputShape = tuple[int, int, int, int]
 
 
+def count_anchors(height: int, width: int) -> int:
+    """Return how many anchor points a canvas has."""
+    return sum(height // stride * (width // stride) for stride in STRIDES)
+
+
 class DirectEngine(ABC):
     """One request at a time: it has ended when `start` returns."""
 
+    takes: Takes = "canvases"
+    gives: Gives = "predictions"
+    has_room = True
     failures: tuple[type[Exception], ...] = (RuntimeError,)
     """What running may raise."""
 
@@ -24,12 +32,11 @@ class DirectEngine(ABC):
         self, name: str, classes: tuple[str, ...], input_shape: InputShape, precision: str = "f32"
     ) -> None:
         batch, height, width, _ = input_shape
-        num_anchors = sum(height // stride * (width // stride) for stride in STRIDES)
         self.name = name
         self.precision = precision
         self.classes = classes
         self.input_shape = input_shape
-        self.output_shape = (batch, 4 + len(classes), num_anchors)
+        self.output_shape = (batch, 4 + len(classes), count_anchors(height, width))
         self.num_requests = 1
         self._closed = False
 

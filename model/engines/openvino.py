@@ -21,7 +21,14 @@ from jaxtyping import Float32, UInt8
 from model.card import Card, read_card
 from model.config import Precision
 from model.engines.cache import artefact_path, read_artefact, write_artefact
-from model.engines.contract import Done, check_images, check_request, writeable_view
+from model.engines.contract import (
+    Done,
+    Gives,
+    Takes,
+    check_images,
+    check_request,
+    writeable_view,
+)
 from model.engines.openvino_core import get_core
 from model.errors import EngineError
 from model.weights import weights_digest
@@ -86,6 +93,10 @@ def choose_precision(precision: Precision) -> Precision:
 
 class OpenVinoEngine:
     """A compiled model with one thread for each request in flight."""
+
+    takes: Takes = "canvases"
+    gives: Gives = "predictions"
+    has_room = True
 
     def __init__(self, weights: Path, plan: Plan) -> None:
         self.name = "openvino"

@@ -14,6 +14,7 @@ from model.card import Card
 from model.engines.compiler import prepare_compiler
 from model.engines.direct import InputShape, first_line
 from model.engines.machine import release
+from model.engines.packages import compile_package
 from model.errors import EngineError
 from model.files import write_whole
 from model.package import add_card, package_digest
@@ -43,11 +44,7 @@ class AotiPackage:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "detector.pt2"
             try:
-                with torch.no_grad():
-                    program = torch.export.export(PixelDetector(channels_last).eval(), (example,))
-                    torch._inductor.aoti_compile_and_package(  # noqa: SLF001 - its public place
-                        program, package_path=str(path), inductor_configs={"freezing": True}
-                    )
+                compile_package(PixelDetector(channels_last), (example,), path)
             except RuntimeError as failure:
                 raise EngineError(
                     f"{weights}: torch cannot compile this: {first_line(failure)}"

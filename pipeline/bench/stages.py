@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from itertools import count, islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.decoding.scaling import FrameScaler, matrix_to_keep
 from pipeline.drawing.drawer import Drawer
 from pipeline.graph import tracker_floor
 from pipeline.messages import Tracked
+from pipeline.sinks.encoders import X264
 from pipeline.sinks.mp4 import Mp4Writer
 from pipeline.stages.write import TextFiles
 from pipeline.tracking.tracker import make_tracker
@@ -140,7 +142,7 @@ def _encode(material: Material, pictures: list[np.ndarray], folder: Path) -> int
         picture_hw=material.source_hw,
         matrix=_matrix(material),
         frame_rate=rate,
-        threads=1,
+        encoder=replace(X264, threads=1),
     )
     num_pictures = 2 * len(pictures)
     for at, number in zip(count(), islice(to_and_fro(len(pictures)), num_pictures), strict=False):

@@ -7,18 +7,13 @@ from fractions import Fraction
 from heapq import heapify, heappop, heappush
 
 import av
-from av.codec.context import Flags
 
+from pipeline.decoding.context import Context, RawPacket, open_on_cpu
 from pipeline.decoding.deinterlace import Deinterlacer
+from pipeline.decoding.hardware import Hardware, HardwareDecoder
 from pipeline.decoding.images import IMAGE_CODEC, decode_image
 from pipeline.messages import CodecParameters, Packet
 
-# Threads by frame are faster on many cores, but report a damaged packet some packets later, and
-# PyAV cannot take the good pictures out of a decoder that does so while it is being emptied: how
-# many were lost would depend on the number of cores.
-_THREADS = "SLICE"
-_OPTIONS = {"libdav1d": {"max_frame_delay": "1"}}  # the same for AV1
-_MOST_PIXELS = 1 << 27  # a size beyond 16384 x 8192 is a fault of the file, and costs gigabytes
 _MOST_REORDERED = 16  # pictures that a decoder holds back at most
 _NANOSECONDS = Fraction(1, 1_000_000_000)
 
@@ -38,31 +33,18 @@ class Undecodable(Exception):  # noqa: N818 - it concerns one packet, the stream
 
 
 class MediaDecoder:
-    """FFmpeg's software decoder of one video stream.
+    """FFmpeg's decoder of one video stream.
 
     Frames come in the order they are shown. Where packets have no time of presentation but one of
     decoding, as in an AVI, the frames get those times in their order. Interlaced frames are made
     whole.
     """
 
-    def __init__(self, parameters: CodecParameters, *, live: bool) -> None:
-        """Set up a decoder; live streams are many, so each keeps to one thread."""
-        context = av.CodecContext.create(parameters.codec, "r")
-        assert isinstance(context, av.VideoCodecContext)
-        context.extradata = parameters.extradata or None
-        context.width, context.height = parameters.width, parameters.height
-        if parameters.pixel_format is not None:
-            context.pix_fmt = parameters.pixel_format
-        context.codec_tag = parameters.codec_tag
-        context.bits_per_coded_sample = parameters.bits_per_coded_sample
-        context.colorspace = parameters.color_space
-        context.color_range = parameters.color_range
-        context.reorder_depth = parameters.reorder_frames
-        context.options = {"max_pixels": str(_MOST_PIXELS), **_OPTIONS.get(parameters.codec, {})}
-        context.thread_type, context.thread_count = _THREADS, int(live)
-        # Without it, frames that lack what they refer to vanish and nobody can count them.
-        context.flags |= Flags.output_corrupt
-        self._context = context
+    def __init__(
+        self, parameters: CodecParameters, *, live: bool, context: Context | None = None
+    ) -> None:
+        """Set up a decoder; on the processor if none is given."""
+        self._context = context or open_on_cpu(parameters, live=live)
         self._hidden_ns: set[int] = set()
         self._decoding_ns: list[int] = []
         """A heap of the times of packets without time of presentation, until a frame takes them."""
@@ -77,7 +59,7 @@ class MediaDecoder:
             Undecodable: the packet is damaged.
         """
         # A packet made from bytes lacks the padding that decoders read beyond the end.
-        raw: av.Packet[av.stream.Stream] = av.Packet(len(data))
+        raw: RawPacket = av.Packet(len(data))
         raw.update(data)  # type: ignore[arg-type]  # the stub names bytes alone
         raw.time_base = _NANOSECONDS
         raw.pts, raw.dts = packet.pts_ns, packet.dts_ns
@@ -104,7 +86,7 @@ class MediaDecoder:
             frames += self._beside(self._deinterlacer.flush())
         return frames
 
-    def _frames(self, packet: "av.Packet[av.stream.Stream] | None") -> list[DecodedFrame]:
+    def _frames(self, packet: "RawPacket | None") -> list[DecodedFrame]:
         try:
             frames = self._context.decode(packet)
         except av.error.FFmpegError as error:
@@ -165,8 +147,13 @@ class ImageDecoder:
 Decoder = MediaDecoder | ImageDecoder
 
 
-def make_decoder(parameters: CodecParameters, *, live: bool) -> Decoder:
-    """The decoder for these parameters."""
+def make_decoder(
+    parameters: CodecParameters, *, live: bool, hardware: Hardware | None = None
+) -> Decoder:
+    """The decoder for these parameters, on a GPU where one is to be used and can."""
     if parameters.codec == IMAGE_CODEC:
         return ImageDecoder()
-    return MediaDecoder(parameters, live=live)
+    if hardware is None:
+        return MediaDecoder(parameters, live=live)
+    context = HardwareDecoder(parameters, hardware, live=live)
+    return MediaDecoder(parameters, live=live, context=context)

@@ -46,7 +46,8 @@ class FrameScaler:
             rotation_deg: By how much; quarter turns only.
             pixel_aspect: Width of a coded pixel over its height.
         """
-        self._quarter_turns = round(rotation_deg / 90) % 4
+        self.quarter_turns = round(rotation_deg / 90) % 4
+        """Counter-clockwise, that bring frames upright."""
         self._pixel_aspect = pixel_aspect
         self._to_network = VideoReformatter()
         self._to_viewer = VideoReformatter()
@@ -58,7 +59,7 @@ class FrameScaler:
     def upright_hw(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Height and width of the frame as a viewer sees it."""
         width = self._square_width(frame)
-        return (width, frame.height) if self._quarter_turns % 2 else (frame.height, width)
+        return (width, frame.height) if self.quarter_turns % 2 else (frame.height, width)
 
     def looks(
         self,
@@ -97,7 +98,7 @@ class FrameScaler:
         canvas: UInt8[np.ndarray, "H W 3"],
     ) -> None:
         height, width = letterbox.resized_hw
-        turned = self._quarter_turns % 2
+        turned = self.quarter_turns % 2
         scaled = scaler.reformat(
             frame,
             width=height if turned else width,
@@ -111,28 +112,35 @@ class FrameScaler:
         canvas[:top] = canvas[top + height :] = PAD
         canvas[:, :left] = canvas[:, left + width :] = PAD
         inner = canvas[top : top + height, left : left + width]
-        green, blue, red = (_rows(plane)[:, : plane.width] for plane in scaled.planes)
+        green, blue, red = (rows_of(plane)[:, : plane.width] for plane in scaled.planes)
         for channel, pixels in enumerate((red, green, blue)):
-            inner[..., channel] = np.rot90(pixels, self._quarter_turns)
+            inner[..., channel] = np.rot90(pixels, self.quarter_turns)
 
     def _cut(self, frame: av.VideoFrame, regions: tuple[Region, ...]) -> list[av.VideoFrame]:
         """The regions as coded; a frame of oblong pixels is made square as a whole first."""
-        width = self._square_width(frame)
-        if width != frame.width:
-            frame = self._to_square.reformat(
-                frame,
-                width=width,
-                format="gbrp",
-                src_colorspace=_matrix(frame),
-                interpolation=_TRIANGLE,
-                threads=1,
-            )
+        if self.is_oblong(frame):
+            frame = self.squared(frame)
         kind = (frame.width, frame.height, frame.format.name, regions)
         if self._cropper is None or kind != self._cropped:
             frame_hw = (frame.height, frame.width)
-            coded = [region.as_coded(frame_hw, self._quarter_turns) for region in regions]
+            coded = [region.as_coded(frame_hw, self.quarter_turns) for region in regions]
             self._cropper, self._cropped = Cropper(frame, coded), kind
         return self._cropper.cut(frame)
+
+    def is_oblong(self, frame: av.VideoFrame) -> bool:
+        """Whether the frame's pixels are not as wide as they are high."""
+        return self._square_width(frame) != frame.width
+
+    def squared(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """The frame as coded, in RGB, with square pixels."""
+        return self._to_square.reformat(
+            frame,
+            width=self._square_width(frame),
+            format="gbrp",
+            src_colorspace=_matrix(frame),
+            interpolation=_TRIANGLE,
+            threads=1,
+        )
 
     def full_size(
         self, frame: av.VideoFrame, picture: UInt8[np.ndarray, "rows W"], matrix: Matrix
@@ -155,14 +163,14 @@ class FrameScaler:
                 threads=1,
             )
         brightness = luma(picture)
-        self._turn(_rows(frame.planes[0])[:, : frame.width], brightness[:height, :width])
+        self._turn(rows_of(frame.planes[0])[:, : frame.width], brightness[:height, :width])
         brightness[height:] = brightness[height - 1]
         brightness[:, width:] = brightness[:, width - 1 : width]
         self._turn_chroma(frame.planes[1:], chroma(picture))
 
     def _turn(self, pixels: UInt8[np.ndarray, "..."], upright: UInt8[np.ndarray, "..."]) -> None:
         """Write the pixels upright; OpenCV turns them six times as fast as a strided copy."""
-        turn = _TURNS[self._quarter_turns]
+        turn = _TURNS[self.quarter_turns]
         if turn is None:
             np.copyto(upright, pixels)
         else:
@@ -172,13 +180,13 @@ class FrameScaler:
         self, planes: Sequence[VideoPlane], upright: UInt8[np.ndarray, "H/2 W/2 2"]
     ) -> None:
         """Write one plane of pairs, or two of single values, upright as pairs."""
-        rows = [_rows(plane) for plane in planes]
+        rows = [rows_of(plane) for plane in planes]
         if len(planes) == 1:
             pairs = rows[0][:, : planes[0].width * 2].reshape(planes[0].height, -1, 2)
             self._turn(pairs, upright)
             return
         values = [each[:, : plane.width] for each, plane in zip(rows, planes, strict=True)]
-        if self._quarter_turns == 0:
+        if self.quarter_turns == 0:
             cv2.merge(values, upright)
         else:
             self._turn(cv2.merge(values), upright)
@@ -190,25 +198,25 @@ class FrameScaler:
 
 def matrix_to_keep(frame: av.VideoFrame) -> Matrix:
     """The matrix that changes the frame's pixels least, of the two a picture may have."""
-    return "bt601" if frame.format.is_rgb else _own_matrix(frame) or "bt709"
+    return "bt601" if frame.format.is_rgb else own_matrix(frame) or "bt709"
 
 
 def _needs_no_conversion(frame: av.VideoFrame, matrix: Matrix) -> bool:
     return (
         frame.format.name in {"yuv420p", "nv12"}
         and frame.color_range != ColorRange.JPEG
-        and _own_matrix(frame) == matrix
+        and own_matrix(frame) == matrix
     )
 
 
-def _own_matrix(frame: av.VideoFrame) -> Matrix | None:
+def own_matrix(frame: av.VideoFrame) -> Matrix | None:
     """The matrix of a frame in YUV; None for one that pictures do not have, as BT.2020's."""
     if frame.colorspace == _BT709 or _matrix(frame) == Colorspace.ITU709:
         return "bt709"
     return "bt601" if frame.colorspace in (*_BT601, _UNSPECIFIED) else None
 
 
-def _rows(plane: VideoPlane) -> UInt8[np.ndarray, "H bytes"]:
+def rows_of(plane: VideoPlane) -> UInt8[np.ndarray, "H bytes"]:
     """The rows of a plane without a copy, with their padding."""
     return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]
 

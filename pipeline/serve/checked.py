@@ -7,10 +7,12 @@ from pathlib import Path
 
 from model.config import Suppression, load_settings, read_tree
 from model.engines import Engine
+from model.engines.contract import Takes
 from model.errors import ConfigError
 from model.shipped import find_weights, has_default
 from pipeline.config import OutputConfig, PipelineConfig
 from pipeline.decoding.inputs import Source
+from pipeline.engines import takes_here
 from pipeline.graph import Plan, check_camera, floor_for, video_graph
 from pipeline.job import card_of, settled
 from pipeline.logs import Logs
@@ -34,6 +36,8 @@ class Checked:
     sources: tuple[Source, ...]
     floor: Suppression
     """What the detector keeps, of which a camera may want less."""
+    takes: Takes
+    """What its engine is given."""
 
     def plan(
         self, build_engine: Callable[..., Engine], observe: Callable[[Source], Observer]
@@ -46,6 +50,7 @@ class Checked:
             floor=self.floor,
             build_engine=build_engine,
             outputs=Outputs(OutputConfig()),
+            takes=self.takes,
             observed="pictures" if self.config.pictures else "tracks",
             observe=observe,
             service=self.config.service,
@@ -92,11 +97,19 @@ def check_settings(config: ServeConfig) -> Checked:
         PipelineError: an address cannot be one of a camera.
     """
     shared = settled(config.pipeline)
-    classes = card_of(shared).classes
+    card = card_of(shared)
+    classes = card.classes
     sources = tuple(config.sources().values())
     floor = floor_for(shared, [check_camera(source, shared, classes) for source in sources])
     check_rules(config, classes)
-    return Checked(config=config, shared=shared, classes=classes, sources=sources, floor=floor)
+    return Checked(
+        config=config,
+        shared=shared,
+        classes=classes,
+        sources=sources,
+        floor=floor,
+        takes=takes_here(shared, card),
+    )
 
 
 def check_rules(config: ServeConfig, classes: Sequence[str]) -> None:
@@ -110,6 +123,11 @@ def check_rules(config: ServeConfig, classes: Sequence[str]) -> None:
             raise ConfigError(f"cameras.{name}.{faults[0]}")
 
 
+def nobody(_: Source) -> Observer:
+    """Stand for who is shown what runs, where nothing does."""
+    raise AssertionError("nothing is shown, as nothing runs")
+
+
 def describe_service(config: ServeConfig, build_engine: Callable[..., Engine]) -> str:
     """The graph that settings make, and their cameras, after checking all of them.
 
@@ -118,10 +136,6 @@ def describe_service(config: ServeConfig, build_engine: Callable[..., Engine]) -
         PipelineError: an address cannot be one of a camera.
     """
     checked = check_settings(config)
-
-    def nobody(_: Source) -> Observer:
-        raise AssertionError("nothing is shown, as nothing runs")
-
     graph = video_graph(checked.plan(build_engine, nobody), CounterTable())
     cameras = [f"camera {source.name}: {source.label}" for source in checked.sources]
     return "\n".join([str(graph), *(cameras or ["no cameras; PUT /api/cameras/NAME adds some"])])

@@ -17,6 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 
+from pipeline.messages import DecoderKind
 from pipeline.metrics import DROPPED, LATENCY_MS, MILESTONES, SKIPPED, Counter, Latency
 from pipeline.runner import Supervisor
 from pipeline.streams import StreamState
@@ -29,6 +30,7 @@ _COUNTED: Final[dict[Counter, tuple[str, str]]] = {
     "late_packets": ("packets_late", "Packets given up undecoded, as decoding lagged behind."),
     "undecodable": ("packets_undecodable", "Packets no picture came of."),
     "reconnects": ("reconnects", "Times the camera was connected to again."),
+    "hardware_lost": ("hardware_lost", "Times the GPU ceased to decode the camera."),
     "decoded": ("frames_decoded", "Frames decoded."),
     "tracked": ("frames_tracked", "Frames the detector looked at and that were tracked."),
     "identities": ("identities", "Tracks that were ever begun."),
@@ -107,6 +109,9 @@ def _cameras(streams: Mapping[str, StreamState]) -> Iterator[Metric]:
         "sightline_camera_state_since_seconds", "Since when, in seconds since 1970.",
         labels=["camera"],
     )  # fmt: skip
+    decoders = GaugeMetricFamily(
+        "sightline_decoder", "1 for who decodes the camera.", labels=["camera", "path"]
+    )
     rates = GaugeMetricFamily(
         "sightline_camera_declared_fps", "What the camera says of its rate.", labels=["camera"]
     )
@@ -115,9 +120,11 @@ def _cameras(streams: Mapping[str, StreamState]) -> Iterator[Metric]:
         for each in _STATES:
             states.add_metric([camera, each], float(each == now))
         since.add_metric([camera], state.camera_since_s)
+        for path in get_args(DecoderKind):
+            decoders.add_metric([camera, path], float(path == state.decoder.path))
         if state.facts is not None:
             rates.add_metric([camera], state.facts.frame_rate)
-    return iter((states, since, rates))
+    return iter((states, since, decoders, rates))
 
 
 def _latencies(streams: Mapping[str, StreamState]) -> Metric:

@@ -46,6 +46,8 @@ def _camera(state: StreamState, counted: Counted, rate: Rate) -> dict[str, Any]:
         "state": "failed" if state.failed else state.camera.state,
         "reason": state.reason if state.failed else state.camera.reason,
         "since": state.camera_since_s,
+        "decoder": state.decoder.path,
+        "decoder_reason": state.decoder.reason,
         "declared_fps": state.facts.frame_rate if state.facts is not None else None,
         "decoded_fps": round(rate.decoded, 2),
         "tracked_fps": round(rate.tracked, 2),

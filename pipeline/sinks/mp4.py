@@ -22,6 +22,7 @@ from pipeline.errors import SinkError
 from pipeline.nv12 import Matrix
 from pipeline.sinks.audio import open_audio
 from pipeline.sinks.canvas import Canvas
+from pipeline.sinks.encoders import X264, Encoder
 from pipeline.sinks.partial import PartialFile, partial_path, publish, reported
 
 logger = logging.getLogger(__name__)
@@ -39,17 +40,6 @@ _MUXER: Final = {
     "strict": "experimental",  # sound that is rare in MP4, as MP3 at 8 kHz
     "max_interleave_delta": "1000000",  # us; sound that ends early holds back no pictures
 }
-# CPU ms a frame at 1080p on 2 cores, Mbit/s and dB, for a moving camera and a fixed one:
-#   ultrafast             10.3 14.3 40.8     6.3 3.0 49.7
-#   ultrafast, deblocked   9.9 13.7 41.9     6.1 2.7 50.1   chosen
-#   superfast             18.2  9.9 42.1    10.6 2.6 50.2
-#   veryfast              31.9  7.7 41.1
-# These were taken from BGR; from NV12 each costs what that conversion did less. Of the other
-# settings none is clearly cheaper at like quality: rc-lookahead, merange, me, weightp, psy and
-# threads are within the noise; aq-mode 1 costs 11 % for 4 % of the bits and loses 0.9 dB, CABAC
-# costs 23 % for 13 %, i4x4 partitions 5 % for 6 % and 0.7 dB.
-# Without B-frames (ultrafast has none) decoding order is presentation order.
-_ENCODER: Final = {"preset": "ultrafast", "crf": "23", "x264-params": "no-deblock=0"}
 
 
 class Mp4Writer:
@@ -63,7 +53,7 @@ class Mp4Writer:
         matrix: Matrix,
         frame_rate: Fraction,
         audio_from: Path | None = None,
-        threads: int = 0,
+        encoder: Encoder = X264,
     ) -> None:
         """Open the file.
 
@@ -73,7 +63,7 @@ class Mp4Writer:
             matrix: What the pictures' colours went through, for the player to undo.
             frame_rate: Nominal rate: how long the last picture lasts, how often keyframes come.
             audio_from: File whose first sound is kept, on the same timeline as the pictures' pts.
-            threads: Of the encoder; 0 lets it choose.
+            encoder: Who encodes the pictures.
         """
         if frame_rate <= 0:
             raise ValueError(f"frame_rate must be positive, got {frame_rate}")
@@ -88,7 +78,7 @@ class Mp4Writer:
         with reported(path):
             self._file = PartialFile(path)
             self._container = av.open(self._file, "w", format="mp4", options=dict(_MUXER))
-            self._video = self._add_video(frame_rate, matrix, threads)
+            self._video = self._add_video(frame_rate, matrix, encoder)
             self._audio = open_audio(audio_from, self._container) if audio_from else None
 
     def write(self, picture: UInt8[np.ndarray, "rows W"], pts_ns: int) -> None:
@@ -127,14 +117,16 @@ class Mp4Writer:
         except SinkError as failure:
             logger.warning("%s", failure)
 
-    def _add_video(self, frame_rate: Fraction, matrix: Matrix, threads: int) -> VideoStream:
-        stream = self._container.add_stream("libx264", rate=frame_rate, options=dict(_ENCODER))
+    def _add_video(self, frame_rate: Fraction, matrix: Matrix, encoder: Encoder) -> VideoStream:
+        options = dict(encoder.options)
+        stream = self._container.add_stream(encoder.name, rate=frame_rate, options=options)
+        assert isinstance(stream, VideoStream)
         context = stream.codec_context
         context.height, context.width = self._canvas.hw
-        context.pix_fmt = "nv12"  # how x264 keeps pictures, so it only copies
+        context.pix_fmt = "nv12"  # how encoders keep pictures, so they only copy
         context.time_base = Fraction(1, _TICKS)
         context.gop_size = min(max(1, round(_KEYFRAME_S * frame_rate)), 250)
-        context.thread_count = threads
+        context.thread_count = encoder.threads
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = _TAGS[matrix]
         return stream

@@ -17,6 +17,7 @@ from pipeline.decoding.clock import StreamClock
 from pipeline.decoding.damage import DamageWatch
 from pipeline.decoding.decoder import DecodedFrame, Decoder, Undecodable, make_decoder
 from pipeline.decoding.freezing import FreezeWatch
+from pipeline.decoding.hardware import Hardware
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.motion import MotionGate
 from pipeline.decoding.pace import Pace
@@ -24,7 +25,7 @@ from pipeline.messages import Ended, Opened, Packet, SkipCause, Timed
 from pipeline.metrics import Counters
 from pipeline.stages.checkpoints import Checkpoints
 from pipeline.stages.preprocess import Preprocess
-from pipeline.transport.control import CameraState, Enough, Incomplete
+from pipeline.transport.control import CameraState, DecodePath, Enough, Incomplete
 from pipeline.transport.links import Delivery
 from pipeline.transport.ports import Ports
 
@@ -45,6 +46,7 @@ class Decode:
         counters: Counters,
         *,
         gate: MotionGate | None = None,
+        hardware: Hardware | None = None,
     ) -> None:
         self._stream = source.name
         self._config = config
@@ -52,6 +54,7 @@ class Decode:
         self._counters = counters
         self._live = source.live
         self._gate = gate
+        self._hardware = hardware
         max_fps = source.camera.max_fps
         self._pace = None if max_fps is None else Pace(max_fps)
         self._num_lost = counters.num_dropped
@@ -84,6 +87,7 @@ class Decode:
                     self._open(ports, opened)
                 case Packet() as packet if not self._enough:
                     self._decode(ports, packet, delivery)
+                    self._tell_who_decodes(ports)
                 case Ended() as message:
                     ended = message
             delivery.acknowledge()
@@ -135,7 +139,7 @@ class Decode:
         if self._decoder is not None:
             self._emit(ports, self._decoder.flush())
             self._discontinuity = True
-        self._decoder = make_decoder(opened.parameters, live=self._live)
+        self._decoder = make_decoder(opened.parameters, live=self._live, hardware=self._hardware)
         self._is_frozen = False
         self._freeze.forget()
         self._preprocess.open(opened.parameters)
@@ -157,6 +161,14 @@ class Decode:
             self._first_fault = self._first_fault or f"number {packet.frame_index + 1}: {error}"
             return
         self._emit(ports, frames)
+
+    def _tell_who_decodes(self, ports: Ports) -> None:
+        made_by = self._hardware and self._hardware.watch.news()
+        if made_by:
+            self._counters.add("hardware_lost", made_by.lost)
+            ports.report(DecodePath(path=made_by.kind, reason=made_by.reason))
+            told = f": {made_by.reason}" if made_by.reason else ""
+            logger.info("%s: decoded by %s%s", self._stream, made_by.kind, told)
 
     def _emit(self, ports: Ports, frames: list[DecodedFrame]) -> None:
         for decoded in frames:

@@ -72,6 +72,7 @@ class Gate:
             captured_ns=time.monotonic_ns(),
             expires_ns=arrived.late_ns,
             image=lease.slot,
+            canvas_hw=(look.shape[1], look.shape[2]),
             source_hw=look.source_hw,
             regions=look.regions,
             part=Part(picture_hw=look.source_hw),

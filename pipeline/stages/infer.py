@@ -16,14 +16,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
-import numpy as np
-
 from model.config import ModelConfig
 from model.engines.contract import Engine
 from pipeline.errors import PipelineError, StageError
 from pipeline.messages import Dropped, Frame, Predictions, timing
 from pipeline.models import ModelInUse
-from pipeline.stages.lanes import Job, Lane, Runner, Shape
+from pipeline.stages.lanes import Images, Job, Lane, Runner, Shape, images_of, shape_of
 from pipeline.stages.trial import Trial, check_result, close_built, say, warm
 from pipeline.transport.control import EngineBuilt, ModelSwapped, SwapFailed, SwapModel
 from pipeline.transport.links import Delivery
@@ -33,7 +31,7 @@ from pipeline.transport.ports import Ports
 _MOST_LANES = 8  # engines kept ready; each holds its weights and its activations
 
 BuildEngine = Callable[..., Engine]
-"""An engine of a model for pictures of `image_hw`, height and width, `batch` looks at a time."""
+"""An engine of a `ModelInUse` for pictures of `image_hw`, `batch` looks at a time."""
 
 
 class Infer:
@@ -77,12 +75,12 @@ class Infer:
             ports.send("predictions", message, on_acknowledged=delivery.acknowledge)
             return
         try:
-            images = ports.pools.view(message.image)
+            pixels = ports.pools.view(message.image)
         except SlotGone:  # its stream ended, or its decoder died and the next one sends it again
             delivery.acknowledge()
             return
-        waiting = self._lane(ports, message.image.shape).waiting
-        waiting.put(message.stream, (delivery, images), message.priority)
+        waiting = self._lane(ports, shape_of(message)).waiting
+        waiting.put(message.stream, (delivery, images_of(message, pixels)), message.priority)
 
     def _lane(self, ports: Ports, shape: Shape) -> Lane:
         """The lane for a shape, made when its first frame comes."""
@@ -96,7 +94,7 @@ class Infer:
         looks, height, width, _ = shape
 
         def build() -> Engine:
-            engine = self._build(model.config, image_hw=(height, width), batch=looks)
+            engine = self._build(model, image_hw=(height, width), batch=looks)
             return warm(engine, model) if warmed else engine
 
         engine = self._builder.submit(build)
@@ -143,7 +141,7 @@ class Infer:
         """Leave tombstones for frames that waited too long, before they cost a request."""
         now_ns = time.monotonic_ns()
 
-        def late(waiting: tuple[Delivery, np.ndarray]) -> bool:
+        def late(waiting: tuple[Delivery, Images]) -> bool:
             frame = waiting[0].message
             assert isinstance(frame, Frame)
             return frame.expires_ns is not None and now_ns > frame.expires_ns
@@ -158,8 +156,7 @@ class Infer:
             self._done.append((job, error))
             self._wake_up()
 
-        job.runner.num_running += 1
-        job.runner.engine.start(job.images, job.lease.array, on_done)
+        job.runner.start(job.images, job.lease, on_done)
 
     def _send_results(self, ports: Ports) -> None:
         while self._done:
@@ -171,13 +168,13 @@ class Infer:
             if error is not None:
                 self._look_again(ports, job, message, error)
                 continue
-            _, height, width, _ = message.image.shape
             ports.send(
                 "predictions",
                 Predictions(
                     **timing(message),
                     rows=job.lease.slot,
-                    canvas_hw=(height, width),
+                    suppressed=job.runner.engine.gives == "boxes",
+                    canvas_hw=message.canvas_hw,
                     regions=message.regions,
                     part=message.part,
                     model=job.runner.model.number,
@@ -213,7 +210,7 @@ class Infer:
                 f"{message.stream}: frame {message.frame_index}: the engine failed: {error}"
             ) from error
         job.lease.cancel()
-        waiting = self._lane(ports, message.image.shape).waiting
+        waiting = self._lane(ports, shape_of(message)).waiting
         waiting.put_back(message.stream, (job.delivery, job.images))
 
     def _advance_trial(self, ports: Ports) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from model.engines.contract import Engine
+from model.cuda.coded import CodedPicture
+from model.engines.contract import Done, Engine, takes_coded
 from pipeline.fairness import FairQueue
+from pipeline.messages import Frame
 from pipeline.models import ModelInUse
 from pipeline.transport.links import Delivery
 from pipeline.transport.memory import Pools
@@ -16,9 +18,29 @@ from pipeline.transport.pool import Lease
 
 Shape = tuple[int, ...]
 """Looks, height, width, 3."""
+Images = np.ndarray | CodedPicture
+"""What an engine is given of a frame: its canvases, or the picture as its decoder made it."""
 
 _FLOAT32 = np.dtype(np.float32)
 _SPARE_SLOTS = 2  # results that may wait for the next stage while every request runs
+
+
+def shape_of(frame: Frame) -> Shape:
+    """The shape that an engine for this frame has."""
+    return (len(frame.regions), *frame.canvas_hw, 3)
+
+
+def images_of(frame: Frame, pixels: np.ndarray) -> Images:
+    """What an engine is given of a frame whose slot holds these pixels."""
+    if frame.coded is None:
+        return pixels
+    x, y = frame.part.origin_xy
+    return CodedPicture(
+        pixels=pixels,
+        coded=frame.coded,
+        regions=tuple(r._replace(left=r.left + x, top=r.top + y) for r in frame.regions),
+        fixed=frame.expires_ns is None,
+    )
 
 
 class Runner:
@@ -40,6 +62,8 @@ class Runner:
             _FLOAT32,
             engine.num_requests + _SPARE_SLOTS,
         )
+        if takes_coded(engine):
+            pools.watch("images", engine.host_memory)
 
     @property
     def idle(self) -> bool:
@@ -48,7 +72,18 @@ class Runner:
 
     def lease(self) -> Lease | None:
         """A slot for another request; None where there are enough under way."""
-        return self.results.lease() if self.num_running < self.engine.num_requests else None
+        if self.num_running >= self.engine.num_requests or not self.engine.has_room:
+            return None
+        return self.results.lease()
+
+    def start(self, images: Images, lease: Lease, on_done: Done) -> None:
+        """Begin a request whose result goes into the slot."""
+        self.num_running += 1
+        if isinstance(images, np.ndarray):
+            self.engine.start(images, lease.array, on_done)
+        else:
+            assert takes_coded(self.engine), f"{self.engine.name} takes canvases"
+            self.engine.start(images, lease.array, on_done)
 
 
 @dataclass(slots=True)
@@ -57,7 +92,7 @@ class Lane:
 
     building: Future[Engine]
     begun_s: float = field(default_factory=time.monotonic)
-    waiting: FairQueue[tuple[Delivery, np.ndarray]] = field(default_factory=FairQueue)
+    waiting: FairQueue[tuple[Delivery, Images]] = field(default_factory=FairQueue)
     runner: Runner | None = None
     before: Runner | None = None
     """Of the model before, while another is on trial."""
@@ -75,5 +110,5 @@ class Job:
 
     runner: Runner
     delivery: Delivery
-    images: np.ndarray
+    images: Images
     lease: Lease

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""preprocess: frames into slots, as the network and the viewer want them.
+"""preprocess: frames into slots, as the engine and the viewer want them.
 
-On a CPU this runs in the decode worker, from the decoder's own YUV, so that a full-size picture
-is written only where a sink wants one. A file waits for a free slot; a live stream does not: its
-frame becomes a tombstone, so that what is tracked is always fresh.
+For a CPU this runs in the decode worker, from the decoder's own YUV, so that a full-size picture
+is written only where a sink wants one. An engine on a GPU is given that YUV as it is. A file waits
+for a free slot; a live stream does not: its frame becomes a tombstone, so that what is tracked is
+always fresh.
 """
 
 import logging
@@ -14,6 +15,7 @@ from typing import Literal
 import av
 import numpy as np
 
+from model.engines.contract import Takes
 from model.letterbox import Letterbox, rectangle
 from model.slicing import Region, choose_looks, part_shown
 from pipeline import nv12
@@ -35,6 +37,7 @@ from pipeline.messages import (
     timing,
 )
 from pipeline.metrics import Counters
+from pipeline.stages.imaging import IMAGERS
 from pipeline.transport.pool import Lease, Pool
 from pipeline.transport.ports import Ports
 
@@ -56,6 +59,8 @@ class Framing:
     canvas: Canvas
     slices: SlicesConfig | None = None
     """How parts of a frame are looked at beside the whole, if they are."""
+    takes: Takes = "canvases"
+    """What the engine is given."""
     camera: CameraConfig = PLAIN
     """How its camera hangs, what of its picture the detector is shown, and what no one may see."""
     budget_ns: int | None = None
@@ -81,6 +86,7 @@ class Preprocess:
         self._window = window
         self._live = live
         self._links = ("frames", "pictures") if pictures else ("frames",)
+        self._imager = IMAGERS[framing.takes]
         self._scaler = FrameScaler(0)
         self._images: Pool | None = None
         self.canvas_hw: tuple[int, int] | None = None
@@ -166,12 +172,17 @@ class Preprocess:
     def _send_frame(self, ports: Ports, timed: Timed, frame: av.VideoFrame, shown: Region) -> None:
         source_hw = (shown.height, shown.width)
         regions = self._looks(timed.stream, source_hw)
-        lease = self._image_lease(ports, timed.stream, len(regions))
-        self._scaler.looks(frame, [_within(region, shown) for region in regions], lease.array)
+        assert self.canvas_hw is not None
+        inside = [_within(region, shown) for region in regions]
+        image = self._imager.image(self._scaler, frame, inside, self.canvas_hw)
+        lease = self._image_lease(ports, timed.stream, image.shape)
+        image.write(lease.array)
         budget_ns = self._framing.budget_ns
         message = Frame(
             **timing(timed),
             image=lease.slot,
+            canvas_hw=self.canvas_hw,
+            coded=image.coded,
             source_hw=source_hw,
             regions=regions,
             part=Part(picture_hw=self._scaler.upright_hw(frame), origin_xy=(shown.left, shown.top)),
@@ -214,13 +225,10 @@ class Preprocess:
                 _tell_of_fewer_looks(stream, source_hw, len(regions), budget)
         return self._regions
 
-    def _image_lease(self, ports: Ports, stream: str, num_looks: int) -> Lease:
-        """A slot for looks on the stream's canvas."""
-        assert self.canvas_hw is not None
-        shape = (num_looks, *self.canvas_hw, 3)
+    def _image_lease(self, ports: Ports, stream: str, shape: tuple[int, ...]) -> Lease:
+        """A slot for what the engine is given."""
         if self._images is None or self._images.shape != shape:
-            if self._framing.slices is not None:  # else there are two shapes at most
-                _give_up(ports, self._images)
+            _give_up(ports, self._images)
             self._images = ports.pools.create(f"{stream}/images", shape, _UINT8, self._window)
         return ports.lease(self._images)
 

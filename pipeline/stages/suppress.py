@@ -7,14 +7,20 @@ from dataclasses import replace
 import numpy as np
 
 from model.config import Suppression
-from model.merging import suppress_looks
+from model.detections import Detections
+from model.engines.found import read_found
+from model.merging import join_looks, suppress_looks
 from pipeline.columns import detections_to_buffers
 from pipeline.messages import Found, Predictions, timing
+from pipeline.models import in_model
 from pipeline.transport.ports import Ports
 
 
 class Suppress:
-    """Filters by score, suppresses overlaps, undoes the letterbox, and joins looks."""
+    """Filters by score, suppresses overlaps, undoes the letterbox, and joins looks.
+
+    Of an engine that gives boxes the first two are done.
+    """
 
     def __init__(self, config: Suppression, class_ids: Sequence[int] | None) -> None:
         self._config = config
@@ -30,13 +36,7 @@ class Suppress:
                 delivery.release()
                 ports.send("found", message, on_acknowledged=delivery.acknowledge)
                 continue
-            detections = suppress_looks(
-                ports.pools.view(message.rows),
-                message.regions,
-                message.canvas_hw,
-                self._config,
-                classes=_in_model(self._class_ids, message.class_map),
-            )
+            detections = self._detections(message, ports.pools.view(message.rows))
             if message.class_map is not None:
                 ours = np.array(message.class_map, np.int64)[detections.class_id]
                 detections = replace(detections, class_id=ours)
@@ -48,12 +48,10 @@ class Suppress:
                 on_acknowledged=delivery.acknowledge,
             )
 
-
-def _in_model(
-    class_ids: Sequence[int] | None, class_map: Sequence[int] | None
-) -> Sequence[int] | None:
-    """The classes to look for, as the model numbers them."""
-    if class_map is None:
-        return class_ids
-    known = enumerate(class_map)
-    return [n for n, ours in known if ours >= 0 and (class_ids is None or ours in class_ids)]
+    def _detections(self, message: Predictions, rows: np.ndarray) -> Detections:
+        """What was found, in pixels of what the detector was shown."""
+        regions, canvas_hw = message.regions, message.canvas_hw
+        if message.suppressed:
+            return join_looks(read_found(rows), regions, canvas_hw, self._config)
+        classes = in_model(self._class_ids, message.class_map)
+        return suppress_looks(rows, regions, canvas_hw, self._config, classes=classes)

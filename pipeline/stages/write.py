@@ -13,11 +13,13 @@ import msgspec
 
 from pipeline.columns import tracks_from_buffers
 from pipeline.messages import Drawn, Ended, Tracked
+from pipeline.sinks.encoders import EncodedBy, pick_encoder
 from pipeline.sinks.image import ImageWriter
 from pipeline.sinks.jsonl import JsonlWriter
 from pipeline.sinks.mot import MotWriter
 from pipeline.sinks.mp4 import Mp4Writer
 from pipeline.tracking.tracks import Tracks
+from pipeline.transport.control import EncoderPicked
 from pipeline.transport.ports import Ports
 
 
@@ -112,8 +114,9 @@ class WriteTracks:
 class WriteVideo:
     """Encodes a stream's annotated pictures."""
 
-    def __init__(self, path: Path, *, audio_from: Path | None) -> None:
+    def __init__(self, path: Path, *, audio_from: Path | None, encode: EncodedBy = "x264") -> None:
         self._path = path
+        self._encode = encode
         self._audio_from = audio_from
         self._writer: Mp4Writer | None = None
 
@@ -127,7 +130,7 @@ class WriteVideo:
                     case Drawn() as drawn:
                         pixels = ports.pools.view(drawn.picture)
                         if self._writer is None:
-                            self._writer = self._open(drawn)
+                            self._writer = self._open(ports, drawn)
                         self._writer.write(pixels, drawn.pts_ns)
                     case Ended():
                         outputs = self._finish()
@@ -139,13 +142,16 @@ class WriteVideo:
                 self._writer.abandon()
             raise
 
-    def _open(self, first: Drawn) -> Mp4Writer:
+    def _open(self, ports: Ports, first: Drawn) -> Mp4Writer:
+        encoder = pick_encoder(self._encode, first.picture_hw)
+        ports.report(EncoderPicked(name=encoder.name, reason=encoder.reason))
         return Mp4Writer(
             self._path,
             picture_hw=first.picture_hw,
             matrix=first.matrix,
             frame_rate=Fraction(1_000_000_000, first.duration_ns).limit_denominator(1001),
             audio_from=self._audio_from,
+            encoder=encoder,
         )
 
     def _finish(self) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import msgspec
 import zmq
 
+from pipeline.messages import DecoderKind
+
 CameraCondition = Literal[
     "connecting", "live", "stalled", "frozen", "lost", "wrong-credentials", "unsupported"
 ]
@@ -87,6 +89,23 @@ class CameraState(Report, frozen=True, kw_only=True, tag=True):
     """Why, fit to be shown; empty where nothing is wrong."""
 
 
+class DecodePath(Report, frozen=True, kw_only=True, tag=True):
+    """Who really decodes a stream, said whenever that changes."""
+
+    path: DecoderKind
+    reason: str
+    """Why it is the processor, where a GPU was to; else empty."""
+
+
+class EncoderPicked(Report, frozen=True, kw_only=True, tag=True):
+    """Who encodes a stream's video."""
+
+    name: str
+    """FFmpeg's name of it."""
+    reason: str
+    """Why it is not the one that was asked for; else empty."""
+
+
 class Enough(Report, frozen=True, kw_only=True, tag=True):
     """A stage needs no more of its stream; the source may stop."""
 
@@ -155,6 +174,8 @@ AnyReport = (
     Ready
     | StreamFacts
     | CameraState
+    | DecodePath
+    | EncoderPicked
     | EngineBuilt
     | ModelSwapped
     | SwapFailed

@@ -30,7 +30,7 @@ import zmq
 from timing import surroundings
 
 from model.slicing import Region
-from pipeline.messages import Ended, Frame
+from pipeline.messages import Ended, Frame, Part
 from pipeline.topology import Link
 from pipeline.transport.control import ControlDesk, ControlLine
 from pipeline.transport.memory import PoolDesk, Pools
@@ -178,8 +178,10 @@ def write(context: Any, address: str, desk: PoolDesk, num_frames: int, pool: Any
                 stream="yard",
                 frame_index=index,
                 image=lease.slot,
+                canvas_hw=SHAPE[1:3],
                 source_hw=(1, 1),
                 regions=(Region.whole((1, 1)),),
+                part=Part(picture_hw=(1, 1)),
                 **clocks,
             )
             ports.send(LINK.name, frame, lease=lease)

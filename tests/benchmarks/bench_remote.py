@@ -29,7 +29,7 @@ from model.engines.contract import Done
 from model.slicing import Region
 from pipeline.config import RemoteConfig, WorkerConfig
 from pipeline.host import Assignment, Host, Surroundings
-from pipeline.messages import Ended, Found, Frame, Predictions
+from pipeline.messages import Ended, Found, Frame, Part, Predictions
 from pipeline.models import ModelInUse
 from pipeline.stages.infer import Infer
 from pipeline.stages.remote import Remote
@@ -55,6 +55,7 @@ class Nothing:
     """An engine that finds nothing, at once."""
 
     name, precision, classes, num_requests = "nothing", "none", ("square", "person"), 4
+    takes, gives, has_room = "canvases", "predictions", True
 
     def __init__(self, image_hw: tuple[int, int]) -> None:
         self.input_shape = (1, *image_hw, 3)
@@ -113,8 +114,10 @@ class Probe:
                 duration_ns=1,
                 captured_ns=0,
                 image=lease.slot,
+                canvas_hw=SHAPE[1:3],
                 source_hw=(1080, 1920),
                 regions=(Region.whole((1080, 1920)),),
+                part=Part(picture_hw=(1080, 1920)),
             ),
             lease=lease,
         )

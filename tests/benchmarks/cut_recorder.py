@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from model.engines.cache import write_artefact
 from model.files import write_whole
 from pipeline.rules.memory import DayCount, RulesMemory
 from pipeline.serve.watching import MemoryFile
+from pipeline.sinks.encoders import X264
 from pipeline.sinks.jsonl import JsonlWriter
 from pipeline.sinks.mp4 import Mp4Writer
 from pipeline.telling.teller import Teller
@@ -96,7 +98,7 @@ def record_one(folder: Path, name: str, pictures: list[Any]) -> None:
         picture_hw=(240, 320),
         matrix="bt709",
         frame_rate=Fraction(RATE),
-        threads=1,
+        encoder=replace(X264, threads=1),
     )
     text = JsonlWriter(folder / f"{name}.jsonl", ["person"])
     began_s = time.monotonic()

@@ -33,6 +33,9 @@ class TimedEngine:
     precision = "none"
     classes = ("thing",)
     num_requests = 2  # the second is at hand when the first is done
+    takes = "canvases"
+    gives = "predictions"
+    has_room = True
 
     def __init__(self, image_hw: tuple[int, int], service_s: float) -> None:
         self.input_shape = (1, *image_hw, 3)

@@ -206,6 +206,36 @@ def batches(result: dict[str, Any]) -> Iterator[str]:
     )
 
 
+def cuda_engine(result: dict[str, Any]) -> Iterator[str]:
+    """`bench_cuda_engine.py`: a row for each size of the model and of the batch."""
+    sides = ("eager", "compiled", "captured", "whole engine")
+    rows = (
+        (
+            model["scale"],
+            str(batch["batch"]),
+            *(
+                cell
+                for side in (batch["sides"][name] for name in sides)
+                for cell in (f"{side['p50_ms']:.2f}", f"{side['images_per_s']:.0f}")
+            ),
+            f"{batch['sides']['captured']['share_of_peak']:.0%}",
+            f"{batch['apart']['box_px_max']:.2f} px, {batch['apart']['score_max']:.4f}",
+        )
+        for model in result["scales"]
+        for batch in model["batches"]
+    )
+    columns = (f"{side}: {what}" for side in sides for what in ("ms", "images/s"))
+    last = ("captured: share of the peak", "farthest from float32")
+    yield from markdown(("size", "batch", *columns, *last), rows)
+    yield ""
+    hows = sorted({batch["how"] for model in result["scales"] for batch in model["batches"]})
+    yield (
+        f"{result['canvas']} in {result['numbers']} by {', '.join(hows)}; {result['gpu']}, whose "
+        f"matrix peak was measured at {result['matrix_tflops']:.0f} TFLOP/s; medians; torch "
+        f"{result['versions']['torch']}."
+    )
+
+
 def training_step(results: list[dict[str, Any]]) -> Iterator[str]:
     """`bench_training_step.py`: a row for each size and precision."""
     rows = (
@@ -335,6 +365,7 @@ KINDS: dict[str, Callable[[Any], Iterable[str]]] = {
     "assignment": assignment,
     "batches": batches,
     "bound": bound,
+    "cuda-engine": cuda_engine,
     "loading": loading,
     "peers": peers,
     "rules": rules,

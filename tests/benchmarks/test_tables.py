@@ -100,3 +100,32 @@ def test_peers_stand_in_rows_with_tracks_beside_video() -> None:
         "brackets; commit abc1234."
     )
     assert lines[8] == "Left out: ultralytics_square, int8 (no --calibration)."
+
+
+def test_a_gpus_engine_stands_in_a_row_a_batch() -> None:
+    def side(ms: float) -> dict[str, float]:
+        return {"p50_ms": ms, "images_per_s": 8000 / ms, "share_of_peak": 0.123}
+
+    sides = {"eager": side(8), "compiled": side(4), "captured": side(2), "whole engine": side(5)}
+    batch = {
+        "batch": 8,
+        "how": "aoti",
+        "sides": sides,
+        "apart": {"box_px_max": 0.4, "score_max": 0.002},
+    }
+    result = {
+        "canvas": "640x640",
+        "numbers": "f16",
+        "gpu": "a GPU",
+        "matrix_tflops": 700.4,
+        "versions": {"torch": "2.11"},
+        "scales": [{"scale": "T", "batches": [batch]}],
+    }
+    lines = list(tables.cuda_engine(result))
+    assert lines[2] == (
+        "| T | 8 | 8.00 | 1000 | 4.00 | 2000 | 2.00 | 4000 | 5.00 | 1600 | 12% | 0.40 px, 0.0020 |"
+    )
+    assert lines[4] == (
+        "640x640 in f16 by aoti; a GPU, whose matrix peak was measured at 700 TFLOP/s; medians; "
+        "torch 2.11."
+    )

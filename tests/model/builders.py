@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from model.artefact import graph_digest
 from model.blocks import ElanBlock
 from model.card import Card
 from model.detections import Detections
@@ -98,6 +97,8 @@ def make_card(**changes: object) -> Card:
 
 
 def make_quantised_card(text: bytes, numbers: bytes, **changes: object) -> Card:
+    from model.artefact import graph_digest  # needs OpenVINO, which a machine with a GPU may lack
+
     quantisation = Quantisation(
         graph_sha256=graph_digest(text, numbers),
         frames=4,

@@ -7,7 +7,7 @@ import pytest
 from model.config import Suppression
 from model.detections import Detections
 from model.letterbox import Letterbox
-from model.merging import EDGE_PX, suppress_looks
+from model.merging import EDGE_PX, join_looks, suppress_looks
 from model.slicing import Region, choose_looks
 from model.suppression import suppress
 
@@ -177,3 +177,15 @@ def test_equal_scores_keep_the_order_of_looks() -> None:
 
 def test_nothing_seen_is_nothing_found() -> None:
     assert len(merged()) == 0
+
+
+def test_looks_that_were_suppressed_elsewhere_are_joined_as_if_here() -> None:
+    random = np.random.default_rng(1)
+    rows = random.uniform(0, 384, (len(LOOKS), 6, 60)).astype(np.float32)
+    rows[:, 2:4] = rows[:, :2] + random.uniform(5, 90, (len(LOOKS), 2, 60))
+    rows[:, 4:] = random.uniform(0, 1, (len(LOOKS), 2, 60))
+    settings = Suppression()
+    expected = suppress_looks(rows, LOOKS, CANVAS_HW, settings)
+    joined = join_looks([suppress(each, settings) for each in rows], LOOKS, CANVAS_HW, settings)
+    assert len(joined) > 20
+    assert joined.xyxy.tobytes() == expected.xyxy.tobytes()

@@ -88,6 +88,9 @@ class SquareEngine:
     precision = "uint8"
     classes = CLASSES
     num_requests = 4
+    takes = "canvases"
+    gives = "predictions"
+    has_room = True
 
     def __init__(
         self, image_hw: tuple[int, int], batch: int = 1, *, fail_at: int | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.config import ModelConfig
+from model.engines.contract import Takes
 from pipeline.config import OutputConfig, PipelineConfig, ServiceConfig
 from pipeline.decoding.inputs import Source
 from pipeline.graph import Plan, tracker_floor
@@ -82,6 +83,7 @@ def running(
     service: ServiceConfig | None = None,
     build: Callable[..., Any] = build_squares,
     classes: tuple[str, ...] = CLASSES,
+    takes: Takes = "canvases",
     **nodes: Any,
 ) -> Iterator[Running]:
     """Run a service until the block is left."""
@@ -96,6 +98,7 @@ def running(
         class_ids=None,
         floor=tracker_floor(config),
         build_engine=build,
+        takes=takes,
         outputs=Outputs(config.output),
         take=lambda frame, tracks: hands[0].take(frame, tracks),
         service=service,

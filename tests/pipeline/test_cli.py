@@ -291,7 +291,7 @@ def test_doctor_says_whether_int8_may_pay_and_how_it_is_made(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: str
 ) -> None:
     monkeypatch.setattr(doctor, "cpu_features", lambda: frozenset(flags))
-    monkeypatch.setattr(doctor, "_importable", lambda module: module != "nncf")
+    monkeypatch.setattr(doctor, "importable", lambda module: module != "nncf")
     finding = doctor._int8()
     assert expected in finding.detail
     assert "sightline export" in finding.detail

@@ -3,6 +3,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from model.cuda.coded import Coded
 from model.slicing import Region
 from pipeline.messages import (
     AnyMessage,
@@ -36,6 +37,17 @@ TIMES: dict[str, Any] = {
 SLOT = Slot(pool="hof-süd/images", index=3, generation=2**40, shape=(2, 384, 640, 3))
 REGIONS = (Region(0, 0, 1920, 1080), Region(852, 480, 1068, 600))
 PART = Part(picture_hw=(1080, 1920), origin_xy=(4, 8))
+CODED = Coded(
+    pixel_format="nv12",
+    coded_hw=(1080, 1920),
+    offsets=(0, 2073600),
+    pitches=(1920, 1920),
+    matrix="bt709",
+    full_range=False,
+    quarter_turns=1,
+    upright_hw=(1920, 1080),
+    num_bytes=3110400,
+)
 PARAMETERS = CodecParameters(
     codec="h264",
     width=1920,
@@ -54,7 +66,15 @@ MESSAGES: list[AnyMessage] = [
     Packet(
         **PLACE, pts_ns=None, dts_ns=-1, keyframe=True, hidden=True, corrupt=True, captured_ns=7
     ),
-    Frame(**TIMES, image=SLOT, source_hw=(1080, 1920), regions=REGIONS, part=PART),
+    Frame(
+        **TIMES,
+        image=SLOT,
+        canvas_hw=(384, 640),
+        coded=CODED,
+        source_hw=(1080, 1920),
+        regions=REGIONS,
+        part=PART,
+    ),
     Picture(**TIMES, picture=SLOT, picture_hw=(1079, 1919), matrix="bt709"),
     Predictions(**TIMES, rows=SLOT, canvas_hw=(384, 640), regions=REGIONS, part=PART),
     Found(**TIMES, part=PART),
@@ -106,6 +126,8 @@ def test_what_is_no_message_of_ours_is_refused(header: bytes) -> None:
 
 
 def test_later_messages_about_a_frame_repeat_its_place_and_clocks() -> None:
-    frame = Frame(**TIMES, image=SLOT, source_hw=(1, 1), regions=REGIONS, part=PART)
+    frame = Frame(
+        **TIMES, image=SLOT, canvas_hw=(32, 32), source_hw=(1, 1), regions=REGIONS, part=PART
+    )
     assert timing(frame) == TIMES
     assert timing(Tracked(**timing(frame), picture_hw=(1, 1))) == TIMES

@@ -19,6 +19,8 @@ PROMISED = {
     "sightline_packets_late": ("counter", CAMERA),
     "sightline_packets_undecodable": ("counter", CAMERA),
     "sightline_reconnects": ("counter", CAMERA),
+    "sightline_hardware_lost": ("counter", CAMERA),
+    "sightline_decoder": ("gauge", {"camera", "path"}),
     "sightline_frames_decoded": ("counter", CAMERA),
     "sightline_frames_tracked": ("counter", CAMERA),
     "sightline_frames_skipped": ("counter", CAUSE),
@@ -142,3 +144,10 @@ def test_receivers_are_counted_as_they_count_themselves(running: World) -> None:
         return sent == {"webhook hook": len(running.receiver.requests)}
 
     running.wait(agree, "the count of the webhook's messages")
+
+
+def test_one_path_a_camera_is_the_one_that_decodes_it(running: World) -> None:
+    decoders = families(running)["sightline_decoder"].samples
+    for name in NAMES:
+        paths = {one.labels["path"]: one.value for one in decoders if one.labels["camera"] == name}
+        assert paths == {"nvdec": 0, "cpu": 1}
