@@ -70,8 +70,25 @@ class Engine(Protocol):
         ...
 
 
+class PictureMemory(Protocol):
+    """Wants to know of the memory that pictures come to lie in, for all of an accelerator."""
+
+    def register(self, memory: UInt8[np.ndarray, " bytes"]) -> object:
+        """Hear of memory, once, before any picture in it is given to an engine."""
+        ...
+
+    def forget(self, memory: UInt8[np.ndarray, " bytes"]) -> None:
+        """Hear that no other picture in it will be; it stays for those that were."""
+        ...
+
+
 class CodedEngine(Engine, Protocol):
     """An engine that also looks at pictures as decoders make them."""
+
+    @property
+    def host_memory(self) -> PictureMemory:
+        """Where it reads pictures by itself; others it has to copy first."""
+        ...
 
     def start(
         self,

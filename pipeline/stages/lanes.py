@@ -62,6 +62,8 @@ class Runner:
             _FLOAT32,
             engine.num_requests + _SPARE_SLOTS,
         )
+        if takes_coded(engine):
+            pools.watch("images", engine.host_memory)
 
     @property
     def idle(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
+from model.engines.contract import PictureMemory
 from pipeline.errors import PipelineError
 from pipeline.messages import Slot
 from pipeline.transport.descriptors import receive
@@ -204,6 +205,19 @@ class Pools:
     def __init__(self, store: PoolStore) -> None:
         self._store = store
         self._mapped: dict[str, Pool] = {}
+        self._watching: list[tuple[str, PictureMemory]] = []
+        """Who hears of the pools of which kind."""
+        self._lock = threading.Lock()
+
+    def watch(self, kind: str, memory: PictureMemory) -> None:
+        """Have somebody hear of the pools `STREAM/kind`, those there are and those to come."""
+        with self._lock:
+            if (kind, memory) in self._watching:
+                return
+            self._watching.append((kind, memory))
+            for pool in self._mapped.values():
+                if _kind(pool.name) == kind:
+                    memory.register(pool.memory)
 
     def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> Pool:
         """Make a pool for the calling stage to lease from.
@@ -238,11 +252,12 @@ class Pools:
     def forget(self, name: str) -> None:
         """Map a pool, or a folder of pools, no longer."""
         for mapped in _named(name, tuple(self._mapped)):
-            self._mapped.pop(mapped, None)
+            self._unmap(mapped)
 
     def forget_all(self) -> None:
         """Map none any longer."""
-        self._mapped.clear()
+        for name in tuple(self._mapped):
+            self._unmap(name)
 
     def _forget_earlier(self, name: str) -> None:
         """Map the pools no longer that came before this one: their writer has gone on.
@@ -251,14 +266,29 @@ class Pools:
         """
         stem = name.partition("~")[0]
         for earlier in [other for other in self._mapped if other.partition("~")[0] == stem]:
-            self._mapped.pop(earlier, None)
+            self._unmap(earlier)
 
     def _map(self, file: PoolFile) -> Pool:
         try:
             pool = Pool(file)
         finally:
             os.close(file.descriptor)
-        return self._mapped.setdefault(file.name, pool)
+        with self._lock:
+            mapped = self._mapped.setdefault(file.name, pool)
+            if mapped is pool:
+                for memory in self._watchers(pool):
+                    memory.register(pool.memory)
+        return mapped
+
+    def _unmap(self, name: str) -> None:
+        with self._lock:
+            pool = self._mapped.pop(name, None)
+            if pool is not None:
+                for memory in self._watchers(pool):
+                    memory.forget(pool.memory)
+
+    def _watchers(self, pool: Pool) -> list[PictureMemory]:
+        return [memory for kind, memory in self._watching if _kind(pool.name) == kind]
 
 
 class _Create(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -305,6 +335,11 @@ def _named(name: str, names: Iterable[str]) -> tuple[str, ...]:
     if name.endswith("/"):
         return tuple(each for each in names if each.startswith(name))
     return tuple(each for each in names if each == name)
+
+
+def _kind(name: str) -> str:
+    """What the pool is for: the last part of its name, without a number."""
+    return name.rpartition("/")[2].partition("~")[0]
 
 
 def _duplicate(file: PoolFile) -> PoolFile:

@@ -135,6 +135,11 @@ class Pool:
         return self.file.name
 
     @property
+    def memory(self) -> np.ndarray:
+        """All of it, as bytes."""
+        return np.frombuffer(self._memory, np.uint8)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the array in each slot."""
         return self.file.shape

@@ -125,6 +125,34 @@ class PlannedEngine:
         pass
 
 
+class Noted:
+    """Hears of the memory that pictures lie in."""
+
+    def __init__(self) -> None:
+        self.registered: dict[int, int] = {}
+        """Bytes at each address."""
+        self.num_ever = self.num_missed = 0
+
+    def register(self, memory: np.ndarray) -> None:
+        assert memory.ctypes.data not in self.registered
+        self.registered[memory.ctypes.data] = memory.nbytes
+        self.num_ever += 1
+
+    def forget(self, memory: np.ndarray) -> None:
+        del self.registered[memory.ctypes.data]
+
+    def holds(self, pixels: np.ndarray) -> bool:
+        first = pixels.ctypes.data
+        return any(
+            at <= first and first + pixels.nbytes <= at + size
+            for at, size in tuple(self.registered.items())
+        )
+
+
+NOTED = Noted()
+"""That of all engines of this process, as of one GPU."""
+
+
 class PlannedGpu:
     """Takes pictures as decoders make them and gives boxes, as an engine for a GPU.
 
@@ -140,6 +168,7 @@ class PlannedGpu:
         self.input_shape = (looks, *image_hw, 3)
         self.output_shape = (looks, 1 + wanted.suppression.max_boxes, 6)
         self.num_requests = wanted.in_flight * max(wanted.batch_sizes) // looks
+        self.host_memory = NOTED
         self.seen: list[int] = []
         """Numbers of the pictures that were looked at."""
         self.batches: list[int] = []
@@ -169,6 +198,8 @@ class PlannedGpu:
         assert isinstance(images, CodedPicture)
         assert len(images.regions) == self.input_shape[0]
         assert self.has_room
+        assert isinstance(images.pixels, np.ndarray)
+        NOTED.num_missed += not NOTED.holds(images.pixels)
 
         def finish() -> None:
             number = number_of_coded(images)

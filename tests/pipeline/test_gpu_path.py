@@ -23,8 +23,9 @@ from pipeline.config import (
 )
 from pipeline.engines import takes_here
 from pipeline.job import Job
+from pipeline.serve.status import describe
 from tests.pipeline.far_side import FarThread, KeyRing
-from tests.pipeline.planned import PlannedGpu, build_planned, make_clip, make_pictures
+from tests.pipeline.planned import NOTED, PlannedGpu, build_planned, make_clip, make_pictures
 from tests.pipeline.scenes import make_card_file
 from tests.pipeline.service import DOOR, GATE, YARD, Running, replay, running
 from tests.pipeline.test_processes import once_at
@@ -90,6 +91,9 @@ def test_tracks_are_those_of_the_cpu_path_byte_for_byte(
     config = make_config(card_file, tmp_path / "gpu", **KINDS[kind])
     assert tracks(config, clip, ran.append) == expected
     assert ran[0].supervisor.engines[0].name == "planned gpu"
+    assert NOTED.num_ever > 0
+    assert NOTED.num_missed == 0  # the engine knew where each picture lies
+    assert not NOTED.registered
     assert len(expected[0].splitlines()) > NUM_FRAMES / 3
 
 
@@ -300,3 +304,15 @@ def test_without_a_gpu_nobody_is_asked_for_one(tmp_path: Path, card_file: Path, 
     (stream,) = job.summary()["streams"]
     assert (stream["decoder"], stream["decoder_reason"]) == ("cpu", None)
     assert (stream["encoder"], stream["encoder_reason"]) == (None, None)
+
+
+def test_a_camera_that_wants_the_gpu_and_has_none_says_so(card_file: Path, clip: Path) -> None:
+    """Where there is one, it decodes."""
+    gpu = GpuConfig(decode="nvdec")
+    with running(card_file, replay(YARD, clip), build=build_planned, gpu=gpu) as service:
+        service.wait_for_frames(YARD, 1)
+        nothing: Any = {}
+        status = describe(service.supervisor, nothing, {})["cameras"][YARD]
+    assert status["counters"]["hardware_lost"] == 0
+    if status["decoder"] == "cpu":
+        assert status["decoder_reason"].startswith("no decoder on the GPU: ")

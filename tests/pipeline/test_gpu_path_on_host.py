@@ -26,7 +26,8 @@ from tests.model.cuda.host_kernels import build_host
 from tests.pipeline.scenes import make_card_file, read_jsonl
 
 WIDTH, HEIGHT, SIDE = 512, 320, 4 * CELL
-NUM_FRAMES = 4
+NUM_FRAMES = 3
+BATCH = 5
 CLASSES = ("red", "green", "blue")
 
 
@@ -92,7 +93,7 @@ class OnDevice:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.built: list[CudaEngine] = []
-        self._library = library
+        self.device = HostDevice(library)
 
     def __call__(
         self, config: ModelConfig, *, image_hw: tuple[int, int], batch: int, gpu: GpuWanted
@@ -112,7 +113,7 @@ class OnDevice:
             suppression=gpu.suppression,
             class_ids=gpu.class_ids,
         )
-        self.built.append(CudaEngine(plan, HostDevice(self._library), FakeNetwork))
+        self.built.append(CudaEngine(plan, self.device, FakeNetwork))
         return self.built[-1]
 
 
@@ -124,7 +125,7 @@ def boxes(
         model=ModelConfig(weights=weights, image_size=256),
         suppression=Suppression(max_iou=0.9),
         tracking=TrackingConfig(kind="none"),
-        gpu=GpuConfig(batch_sizes=(1, 2, 8), file_batch=2, arena_mib=8),
+        gpu=GpuConfig(batch_sizes=(BATCH,), file_batch=BATCH, arena_mib=8),
         slices=slices,
         output=OutputConfig(directory=folder),
     )
@@ -168,6 +169,8 @@ def test_what_the_gpu_finds_in_planes_is_what_the_processor_finds_in_canvases(
     assert len(on_device.built) == 1
     assert min(map(len, expected)) >= 3
     assert on_device.built[0].input_shape[0] == (1 if slices is None else 5)
+    assert on_device.built[0].num_staged == 0  # the device copies from where the decoder wrote
+    assert not on_device.device.registered
     for ours, theirs in zip(found, expected, strict=True):
         apart = np.abs(ours[:, None] - theirs[None]).max(axis=2)
         # a score near the limit may fall on either side of it

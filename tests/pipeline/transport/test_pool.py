@@ -288,3 +288,44 @@ class SlotsInUse(RuleBasedStateMachine):
 
 TestSlotsInUse = SlotsInUse.TestCase
 TestSlotsInUse.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class Heard:
+    """What an engine for a GPU hears of memory: which of it there is."""
+
+    def __init__(self) -> None:
+        self.spans: dict[int, int] = {}
+
+    def register(self, memory: np.ndarray) -> None:
+        assert memory.ctypes.data not in self.spans
+        self.spans[memory.ctypes.data] = memory.nbytes
+
+    def forget(self, memory: np.ndarray) -> None:
+        assert self.spans.pop(memory.ctypes.data) == memory.nbytes
+
+
+def test_who_watches_a_kind_of_pools_hears_of_each_once_and_of_its_end(desk: PoolDesk) -> None:
+    writer, pools, heard = Pools(desk), Pools(desk), Heard()
+    leases = [leased(writer.create(f"{name}/images", (100,), UINT8, 2)) for name in ("a", "b")]
+    other = leased(writer.create("a/pictures", (100,), UINT8, 2))
+    for lease in (*leases, other):
+        lease.publish(1)
+    pools.view(leases[0].slot)
+    for _ in range(2):
+        pools.watch("images", heard)  # an engine of another shape hears of the same
+    pools.view(leases[0].slot)
+    pools.view(leases[1].slot)
+    pools.view(other.slot)
+    assert list(heard.spans.values()) == [lease.pool.file.num_bytes for lease in leases]
+    again = leased(writer.create("a/images", (50,), UINT8, 2))  # another size: the one before goes
+    again.publish(1)
+    pools.view(again.slot)
+    assert again.pool.name == "a/images~2"
+    assert list(heard.spans.values()) == [
+        leases[1].pool.file.num_bytes,
+        again.pool.file.num_bytes,
+    ]
+    pools.forget("b/")
+    assert len(heard.spans) == 1
+    pools.forget_all()
+    assert heard.spans == {}
