@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -36,7 +36,7 @@ from model.cuda.hostmemory import HostMemory
 from model.cuda.plan import EnginePlan
 from model.cuda.requests import Desk, Request
 from model.cuda.source import FOUND_ROW, MOST_BOXES
-from model.engines.contract import Done, check_images
+from model.engines.contract import Done, Gives, Takes, check_images
 from model.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class Running:
 class CudaEngine:
     """A detector that runs what many streams ask for together."""
 
-    takes: Literal["canvases", "coded"] = "coded"
-    gives: Literal["predictions", "boxes"] = "boxes"
+    takes: Takes = "coded"
+    gives: Gives = "boxes"
 
     def __init__(
         self,

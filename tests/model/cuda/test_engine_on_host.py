@@ -16,11 +16,12 @@ from model.cuda.hostmemory import HostMemory
 from model.cuda.plan import EnginePlan, Network, NetworkPlan
 from model.detections import Detections
 from model.engines.contract import Engine
+from model.engines.found import read_found
 from model.errors import EngineError
 from model.parity import make_pictures, run_once
 from model.slicing import Region
 from model.suppression import suppress
-from tests.model.cuda.fake_network import FakeNetwork, boxes_of, make_canvases, make_picture
+from tests.model.cuda.fake_network import FakeNetwork, make_canvases, make_picture
 from tests.model.cuda.host_device import HostDevice
 from tests.model.cuda.serving import (
     Asked,
@@ -37,7 +38,7 @@ CANVAS_HW = (32, 96)
 def test_it_finds_what_the_processor_finds(plan: EnginePlan, library: ctypes.CDLL) -> None:
     canvases = make_canvases((2, *CANVAS_HW, 3), seed=1)
     with serving(replace(plan, looks=2), HostDevice(library)) as engine:
-        found = boxes_of(engine.infer(canvases))
+        found = read_found(engine.infer(canvases))
     expected = [suppress(rows, plan.suppression) for rows in FakeNetwork.on_canvases(canvases)]
     assert [len(each) for each in expected] > [3, 3]
     for ours, theirs in zip(found, expected, strict=True):
@@ -64,7 +65,7 @@ def test_a_detector_finds_what_it_finds_by_itself(
         return compiling.compile_network(replace(network_plan, how="eager", device=-1))
 
     with serving(wanted, HostDevice(library), None, compile_network) as engine:
-        found = boxes_of(engine.infer(pictures))
+        found = read_found(engine.infer(pictures))
     expected = [suppress(rows, limits) for rows in run_once(weights, "torch", pictures)]
     assert all(len(each) > 5 for each in expected)
     for ours, theirs in zip(found, expected, strict=True):
@@ -78,7 +79,7 @@ def test_classes_and_thresholds_are_those_asked_for(plan: EnginePlan, library: c
     limits = Suppression(min_score=0.6, max_iou=0.5, max_boxes=5, class_aware=False)
     wanted = replace(plan, suppression=limits, class_ids=(2, 0, 99))
     with serving(wanted, HostDevice(library)) as engine:
-        (found,) = boxes_of(engine.infer(canvases))
+        (found,) = read_found(engine.infer(canvases))
     (rows,) = FakeNetwork.on_canvases(canvases)
     expected = suppress(rows, limits, classes=(0, 2))
     assert len(expected) == 5
