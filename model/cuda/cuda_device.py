@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real GPU: memory, streams, events and graphs are torch's, kernels are CuPy's.
 
-Only addresses and streams pass between the two. Errors of both become `EngineError` here. None of
-this has ever run: it was written where there is no GPU, from what both libraries document.
+Only addresses and streams pass between the two. Errors of both become `EngineError` here. This has
+never met a GPU: it was written from what both libraries document, and tests play CuPy to it.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -158,7 +158,7 @@ def read(context: Any, address: str, desk: PoolDesk) -> list[float]:
         while isinstance(message := (delivery := ports.receive(LINK.name)).message, Frame):
             picture = ports.pools.view(message.image)
             seen.append((time.monotonic_ns() - message.captured_ns) / 1000)
-            assert picture[0, 0, 0] == message.frame_index % 256
+            assert picture[0, 0, 0, 0] == message.frame_index % 256
             delivery.acknowledge()
         delivery.acknowledge()
     return seen

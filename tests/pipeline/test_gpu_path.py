@@ -23,6 +23,7 @@ from pipeline.config import (
 )
 from pipeline.engines import takes_here
 from pipeline.job import Job
+from pipeline.serve.status import describe
 from tests.pipeline.far_side import FarThread, KeyRing
 from tests.pipeline.planned import NOTED, PlannedGpu, build_planned, make_clip, make_pictures
 from tests.pipeline.scenes import make_card_file
@@ -303,3 +304,15 @@ def test_without_a_gpu_nobody_is_asked_for_one(tmp_path: Path, card_file: Path, 
     (stream,) = job.summary()["streams"]
     assert (stream["decoder"], stream["decoder_reason"]) == ("cpu", None)
     assert (stream["encoder"], stream["encoder_reason"]) == (None, None)
+
+
+def test_a_camera_that_wants_the_gpu_and_has_none_says_so(card_file: Path, clip: Path) -> None:
+    """Where there is one, it decodes."""
+    gpu = GpuConfig(decode="nvdec")
+    with running(card_file, replay(YARD, clip), build=build_planned, gpu=gpu) as service:
+        service.wait_for_frames(YARD, 1)
+        nothing: Any = {}
+        status = describe(service.supervisor, nothing, {})["cameras"][YARD]
+    assert status["counters"]["hardware_lost"] == 0
+    if status["decoder"] == "cpu":
+        assert status["decoder_reason"].startswith("no decoder on the GPU: ")

@@ -26,7 +26,8 @@ from tests.model.cuda.host_kernels import build_host
 from tests.pipeline.scenes import make_card_file, read_jsonl
 
 WIDTH, HEIGHT, SIDE = 512, 320, 4 * CELL
-NUM_FRAMES = 4
+NUM_FRAMES = 3
+BATCH = 5
 CLASSES = ("red", "green", "blue")
 
 
@@ -124,7 +125,7 @@ def boxes(
         model=ModelConfig(weights=weights, image_size=256),
         suppression=Suppression(max_iou=0.9),
         tracking=TrackingConfig(kind="none"),
-        gpu=GpuConfig(batch_sizes=(1, 2, 8), file_batch=2, arena_mib=8),
+        gpu=GpuConfig(batch_sizes=(BATCH,), file_batch=BATCH, arena_mib=8),
         slices=slices,
         output=OutputConfig(directory=folder),
     )

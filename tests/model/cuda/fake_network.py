@@ -7,7 +7,6 @@ from torch import Tensor
 
 from model.cuda.coded import Coded, CodedPicture
 from model.cuda.plan import NetworkPlan
-from model.detections import Detections
 from model.slicing import Region
 
 CELL = 16
@@ -86,15 +85,3 @@ def make_picture(
     )
     regions = (Region.whole(picture_hw),)
     return CodedPicture(pixels=pixels, coded=coded, regions=regions, fixed=fixed)
-
-
-def boxes_of(predictions: np.ndarray) -> list[Detections]:
-    """The boxes of each look of a result."""
-    return [
-        Detections(
-            xyxy=look[1 : 1 + int(look[0, 0]), :4].copy(),
-            score=look[1 : 1 + int(look[0, 0]), 4].copy(),
-            class_id=look[1 : 1 + int(look[0, 0]), 5].astype(np.int64),
-        )
-        for look in predictions
-    ]

@@ -18,9 +18,10 @@ from model.cuda.device import Device
 from model.cuda.engine import CudaEngine
 from model.cuda.hostmemory import HostMemory
 from model.cuda.plan import EnginePlan, NetworkKind
+from model.engines.found import read_found
 from model.parity import make_pictures, run_once
 from model.suppression import suppress
-from tests.model.cuda.fake_network import boxes_of, make_picture
+from tests.model.cuda.fake_network import make_picture
 from tests.model.cuda.serving import Asked
 
 pytestmark = pytest.mark.needs_cuda
@@ -74,7 +75,7 @@ def test_captured_float32_is_what_the_processor_finds(
     pictures = make_pictures((2, *CANVAS_HW), seed=1)
     exact = replace(large, number_format="f32", how=how, looks=2, batch_sizes=(2,), file_batch=2)
     with closing(build(exact, device)) as engine:
-        found = boxes_of(engine.infer(pictures))
+        found = read_found(engine.infer(pictures))
     for ours, rows in zip(found, run_once(weights, "torch", pictures), strict=True):
         theirs = suppress(rows, large.suppression)
         np.testing.assert_array_equal(ours.class_id, theirs.class_id)
@@ -88,7 +89,7 @@ def test_half_precision_finds_nearly_the_same(
     """Each box that is surely above the limit, within half a pixel at the 99th percentile."""
     (picture,) = make_pictures((1, *CANVAS_HW), seed=1)
     with closing(build(large, device)) as engine:
-        (ours,) = boxes_of(engine.infer(picture[None]))
+        (ours,) = read_found(engine.infer(picture[None]))
     (rows,) = run_once(weights, "torch", picture[None])
     theirs = suppress(rows, large.suppression)
     sure = theirs[theirs.score > SHOWN + 0.05]
