@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real GPU: memory, streams, events and graphs are torch's, kernels are CuPy's.
 
-Only addresses and streams pass between the two. Errors of both become `EngineError` here. None of
-this has ever run: it was written where there is no GPU, from what both libraries document.
+Only addresses and streams pass between the two. Errors of both become `EngineError` here. This has
+never met a GPU: it was written from what both libraries document, and tests play CuPy to it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from model.cuda.device import KernelName, OutOfDeviceMemory
+from model.cuda.draft import num_refused
 from model.cuda.source import ARGUMENTS, kernel_source
 from model.engines.direct import first_line
 from model.errors import EngineError
@@ -175,7 +176,11 @@ class CudaDevice:
 
     def capture(self, stream: "Stream", record: Callable[[], None], *, pool: Any) -> CudaCaptured:
         torch_stream = _torch_stream(stream)
-        with translated("capturing a batch"):
+        with (
+            self._noticing_lack(),
+            translated("capturing a batch"),
+            torch.cuda.device(self.index),
+        ):
             with torch.cuda.stream(torch_stream):
                 for _ in range(_NUM_WARM_UPS):
                     record()
@@ -195,6 +200,17 @@ class CudaDevice:
     def _copy(self, to: int, source: int, num_bytes: int, kind: int, stream: "Stream") -> None:
         with translated(f"copying {num_bytes} bytes"), self._cupy.cuda.Device(self.index):
             self._cupy.cuda.runtime.memcpyAsync(to, source, num_bytes, kind, stream.handle)
+
+    @contextmanager
+    def _noticing_lack(self) -> Iterator[None]:
+        """Compiled code does not say that memory was lacking; torch counts it."""
+        before = num_refused(self._torch_device)
+        try:
+            yield
+        except EngineError as failure:
+            if num_refused(self._torch_device) > before:
+                raise OutOfDeviceMemory(str(failure)) from failure
+            raise
 
     @contextmanager
     def _current(self, stream: "Stream") -> Iterator[None]:

@@ -7,7 +7,8 @@
 
 `start` only lets a request wait and wakes the first thread, which collects batches and puts them on
 the device. The second sleeps until the device has ended the oldest. What a device fails at ends
-every request there is, once, and the engine runs no other: such a device needs a new process.
+every request there is, once, and the engine runs no other: such a device needs a new process. So
+does one that ends no batch for a long time, which the first thread sees.
 
 It has run on a device that the tests play on a processor, and never on a GPU. Axes: B looks at a
 picture, H and W height and width of the canvas; rows as in `model/cuda/found.py`.
@@ -17,6 +18,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from typing import Final, Literal
@@ -39,10 +41,19 @@ from model.errors import EngineError
 
 logger = logging.getLogger(__name__)
 
+HANG_S: Final = 30.0
+"""A device that has not ended a batch after so long is given up."""
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
 
-Running = tuple[BatchSlot, Batch[Request]]
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A batch under way."""
+
+    slot: BatchSlot
+    batch: Batch[Request]
+    began_ns: int
 
 
 class CudaEngine:
@@ -75,6 +86,7 @@ class CudaEngine:
         self.host_memory = host_memory or HostMemory.shared(device)
         fitted = Fitting(plan, len(self.classes), device, compile_network, self.host_memory).fit()
         self.name = f"cuda ({fitted.how})"
+        self._device_name = device.name
         self.precision: str = plan.number_format
         self.input_shape = (plan.looks, *plan.canvas_hw, 3)
         self.output_shape = (plan.looks, 1 + plan.suppression.max_boxes, FOUND_ROW)
@@ -95,8 +107,10 @@ class CudaEngine:
         """Guards the collector and the fields up to the queue."""
         self._most_bytes = 0
         self._idle = list(fitted.slots)
-        self._num_running = 0
+        self._under_way: list[Running] = []
+        """Batches whose requests were not told yet, the oldest first."""
         self._failure: Exception | None = None
+        self._hangs = False
         self._closed = False
         self._running: SimpleQueue[Running | None] = SimpleQueue()
         self._threads = [
@@ -161,8 +175,10 @@ class CudaEngine:
                 return
             self._closed = True
             self._changed.notify()
-        for thread in self._threads:
-            thread.join()
+        batches, results = self._threads
+        batches.join()
+        if not self._hangs:
+            results.join()
         self._idle.clear()
 
     def _put(self, request: Request) -> None:
@@ -177,58 +193,83 @@ class CudaEngine:
         self._changed.notify()
 
     def _run_batches(self) -> None:
-        """Put one batch after another on the device, until `close` or a failure."""
+        """Put one batch after another on the device, until it fails or the engine is closed."""
         ticket = 1
-        while (taken := self._take()) is not None:
-            slot, batch = taken
-            if not self._manage(partial(slot.submit, batch.items, batch.size, ticket), taken):
-                break
+        while (running := self._take()) is not None:
+            slot, batch = running.slot, running.batch
+            if self._manage(partial(slot.submit, batch.items, batch.size, ticket), running):
+                self._running.put(running)
             ticket += sum(len(request.looks) for request in batch.items)
-            self._running.put(taken)
         self._running.put(None)
 
     def _take(self) -> Running | None:
-        """Wait for a batch and for a slot to run it in; None at the end."""
+        """Wait for a batch and for a slot to run it in; None when all have ended for good."""
         with self._changed:
-            while self._failure is None:
-                # a closed engine waits for no other request
-                num_running = 0 if self._closed else self._num_running
+            while True:
                 now_ns = time.monotonic_ns()
                 batch = self._collector.take(
-                    now_ns, num_running=num_running, idle_slots=len(self._idle)
+                    now_ns, num_running=self._num_to_wait_for, idle_slots=len(self._idle)
                 )
                 if batch is not None:
-                    self._num_running += 1
-                    return self._idle.pop(), batch
-                if self._closed and not self._collector:
+                    running = Running(self._idle.pop(), batch, now_ns)
+                    self._under_way.append(running)
+                    return running
+                if self._under_way and now_ns >= self._hung_ns:
                     break
-                due_ns = self._collector.due_ns(num_running=num_running) if self._idle else None
-                self._changed.wait(None if due_ns is None else (due_ns - now_ns) / _NS_PER_S)
-            return None
+                if self._is_over and not self._under_way:
+                    return None
+                self._changed.wait(self._wait_s(now_ns))
+        self._give_up()
+        return None
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether no other batch will begin."""
+        return (self._closed or self._failure is not None) and not self._collector
+
+    @property
+    def _num_to_wait_for(self) -> int:
+        """Batches that others are collected beside; a closed engine waits for no other request."""
+        return 0 if self._closed else len(self._under_way)
+
+    @property
+    def _hung_ns(self) -> int:
+        """When the oldest batch has taken too long."""
+        return self._under_way[0].began_ns + int(HANG_S * _NS_PER_S)
+
+    def _wait_s(self, now_ns: int) -> float | None:
+        """How long there is nothing to do unless something changes."""
+        due_ns = self._collector.due_ns(num_running=self._num_to_wait_for)
+        times = [due_ns] if due_ns is not None and self._idle else []
+        times += [self._hung_ns] if self._under_way else []
+        return (min(times) - now_ns) / _NS_PER_S if times else None
+
+    def _give_up(self) -> None:
+        """End every request of a device that hangs; the other thread may wait for ever."""
+        failure = EngineError(
+            f"{self.name}: {self._device_name} has not ended a batch for {HANG_S:.0f} s"
+        )
+        self._hangs = True
+        self._fail(failure)
+        for running in tuple(self._under_way):
+            self._tell(running, failure)
 
     def _end_batches(self) -> None:
         """Wait for one batch after another, in the order in which they began."""
         while (running := self._running.get()) is not None:
-            slot, batch = running
-            if not self._manage(slot.finish, running):
-                continue
-            with self._changed:
-                self._num_running -= 1
-                self._idle.append(slot)
-                self._changed.notify()
-            _end(batch, None)
+            if self._manage(running.slot.finish, running):
+                self._tell(running, None)
 
     def _manage(self, step: Callable[[], None], running: Running) -> bool:
         """Do what a batch needs done; if that fails, end its requests and all that wait."""
-        slot, batch = running
         try:
             step()
         except Exception as failure:
             if not isinstance(failure, EngineError):
                 logger.exception("%s: a fault of this program ends it", self.name)
-            slot.abandon()
+            running.slot.abandon()
             self._fail(failure)
-            _end(batch, failure)
+            self._tell(running, failure)
             return False
         return True
 
@@ -239,6 +280,17 @@ class CudaEngine:
             waiting = self._collector.clear()
             self._changed.notify()
         for request in waiting:
+            request.on_done(failure)
+
+    def _tell(self, running: Running, failure: Exception | None) -> None:
+        """End the requests of a batch, unless they were; its slot may be filled again."""
+        with self._changed:
+            if running not in self._under_way:
+                return
+            self._under_way.remove(running)
+            self._idle.append(running.slot)
+            self._changed.notify()
+        for request in running.batch.items:
             request.on_done(failure)
 
 
@@ -265,8 +317,3 @@ def _check(plan: EnginePlan) -> None:
 def _at_least(wanted: int, sizes: tuple[int, ...]) -> int:
     """The next size from `wanted` on, or the largest there is."""
     return next((size for size in sizes if size >= wanted), sizes[-1])
-
-
-def _end(batch: Batch[Request], failure: Exception | None) -> None:
-    for request in batch.items:
-        request.on_done(failure)

@@ -6,7 +6,7 @@ CuPy is played by a few lines here, after what it documents.
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.cuda.cuda_device import CudaDevice, open_device, translated
+from model.cuda.cuda_device import CudaDevice, CudaStream, open_device, translated
 from model.cuda.device import OutOfDeviceMemory
 from model.cuda.source import ARGUMENTS
 from model.errors import EngineError
@@ -147,6 +147,26 @@ def test_what_libraries_raise_becomes_one_line_of_ours(
         raise failure
     assert type(raised.value) is kind
     assert str(raised.value) == f"cuda: capturing a batch: {str(failure).splitlines()[0]}"
+
+
+@pytest.mark.parametrize(("refused", "kind"), [(1, OutOfDeviceMemory), (0, EngineError)])
+def test_compiled_code_that_lacks_memory_is_known_by_torchs_count(
+    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, refused: int, kind: type[EngineError]
+) -> None:
+    del cupy
+    counts = [0]
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda _: {"num_ooms": counts[0]})
+    for context in ("device", "stream"):
+        monkeypatch.setattr(torch.cuda, context, lambda _: nullcontext())
+    stream = CudaStream(SimpleNamespace(cuda_stream=7))  # type: ignore[arg-type]
+
+    def record() -> None:
+        counts[0] += refused
+        raise RuntimeError("run failed with error code 1")
+
+    with pytest.raises(EngineError) as raised:
+        CudaDevice().capture(stream, record, pool=None)
+    assert type(raised.value) is kind
 
 
 def test_an_error_that_is_ours_stays_as_it_is() -> None:

@@ -12,6 +12,7 @@ import torch
 
 from model.config import Suppression
 from model.cuda import batchslot
+from model.cuda import engine as engine_module
 from model.cuda.coded import CodedPicture, DeviceArray
 from model.cuda.engine import CudaEngine
 from model.cuda.plan import EnginePlan, NetworkPlan
@@ -127,6 +128,26 @@ def test_a_device_that_takes_no_work_ends_every_request_once(
         begun.result()
         for each in waiting:
             assert str(each.failure()) == "host: this device takes no work"
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_device_that_hangs_is_given_up(
+    plan: EnginePlan, library: ctypes.CDLL, closes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request ends once, also where the device comes back; closing does not wait for it."""
+    monkeypatch.setattr(engine_module, "HANG_S", 0.3)
+    device = HostDevice(library)
+    engine = CudaEngine(plan, device, FakeNetwork)
+    device.hold()
+    asked = ask_all(engine, [make_picture(seed=each) for each in range(4)])
+    if closes:
+        engine.close()
+    for each in asked:
+        assert str(each.failure()) == "cuda (fake): host has not ended a batch for 0 s"
+    engine.close()
+    device.release()
+    wait_until(lambda: not any(thread.is_alive() for thread in engine._threads))
+    assert [len(each.ends) for each in asked] == [1] * 4
 
 
 def test_a_result_of_another_batch_is_an_error_and_no_box(

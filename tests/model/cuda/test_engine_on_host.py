@@ -174,12 +174,15 @@ MUTATIONS: dict[str, Mutation] = {
 def test_a_missing_wait_is_seen(
     plan: EnginePlan, library: ctypes.CDLL, mutation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a wait left out, some order of the streams gives other boxes, or an error."""
+    """With a wait left out, some order of the streams gives other boxes, or an error.
+
+    On 2026-11-22, of 30 orders each: 15 for uploads, 17 for a shared pool, all for the others.
+    """
     pictures = [make_picture(seed=each) for each in range(3)]
     expected = infer_alone(plan, library, pictures)
     small = replace(plan, batch_sizes=(1,), file_batch=1)
     is_seen = False
-    for seed in range(6):
+    for seed in range(6 if mutation == "none" else 20):
         device = HostDevice(library, seed=seed)
         with monkeypatch.context() as patch, serving(small, device) as engine:
             device.hold()
@@ -206,7 +209,7 @@ def test_pixels_that_are_being_written_are_waited_for(
     picture = make_picture(seed=3)
     (expected,) = infer_alone(plan, library, [picture])
     right = []
-    for seed in range(6):
+    for seed in range(20 if forgotten else 4):
         device = HostDevice(library, seed=seed)
         with serving(replace(plan, batch_sizes=(1,)), device) as engine:
             there, kept = in_device_memory(device, picture)
