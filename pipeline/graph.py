@@ -130,6 +130,13 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
     return Graph(trunk, branch)
 
 
+def engine_builder(plan: Plan) -> ForCanvases | ForCoded:
+    """What builds the engines that look at frames."""
+    if plan.takes == "canvases":
+        return ForCanvases(plan.build_engine)
+    return ForCoded(plan.build_engine, plan.config.gpu, plan.floor, plan.class_ids)
+
+
 class _Makers:
     """Makes the worker of each stage, where the stage runs, for the branch it is given."""
 
@@ -139,11 +146,7 @@ class _Makers:
         self._config = plan.config
 
     def infer(self, model: ModelInUse) -> Worker:
-        plan = self._plan
-        if plan.takes == "canvases":
-            return Infer(ForCanvases(plan.build_engine), model)
-        build = ForCoded(plan.build_engine, self._config.gpu, plan.floor, plan.class_ids)
-        return Infer(build, model)
+        return Infer(engine_builder(self._plan), model)
 
     def suppress(self, _: ModelInUse) -> Worker:
         return Suppress(self._plan.floor, self._plan.class_ids)

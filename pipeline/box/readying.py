@@ -14,7 +14,9 @@ from model.errors import ConfigError, EngineError
 from model.letterbox import rectangle
 from pipeline.box.layout import Layout
 from pipeline.box.settings import weights_in
-from pipeline.serve.checked import check_settings, read_config
+from pipeline.graph import engine_builder
+from pipeline.models import ModelInUse
+from pipeline.serve.checked import check_settings, nobody, read_config
 from pipeline.telling.database import open_database, reserve
 
 _USUAL_HW: Final = (1080, 1920)
@@ -42,12 +44,14 @@ def warm(settings: Path, overrides: Sequence[str], shapes: Sequence[Shape]) -> l
         ModelError: settings, weights or engine are not as they must be.
         PipelineError: the address of a camera is not.
     """
-    model = check_settings(read_config(settings, overrides)).shared.model
+    checked = check_settings(read_config(settings, overrides))
+    model = checked.shared.model
     assert model.image_size is not None
+    build = engine_builder(checked.plan(build_engine, nobody))
     wanted = list(shapes) or [(1, *rectangle(_USUAL_HW, model.image_size))]
     for batch, *image_hw in wanted:
         height, width = image_hw
-        engine = build_engine(model, image_hw=(height, width), batch=batch)
+        engine = build(ModelInUse(config=model), image_hw=(height, width), batch=batch)
         try:
             rows = engine.infer(np.full(engine.input_shape, 114, np.uint8))
         finally:

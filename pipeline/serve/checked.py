@@ -123,6 +123,11 @@ def check_rules(config: ServeConfig, classes: Sequence[str]) -> None:
             raise ConfigError(f"cameras.{name}.{faults[0]}")
 
 
+def nobody(_: Source) -> Observer:
+    """Stand for who is shown what runs, where nothing does."""
+    raise AssertionError("nothing is shown, as nothing runs")
+
+
 def describe_service(config: ServeConfig, build_engine: Callable[..., Engine]) -> str:
     """The graph that settings make, and their cameras, after checking all of them.
 
@@ -131,10 +136,6 @@ def describe_service(config: ServeConfig, build_engine: Callable[..., Engine]) -
         PipelineError: an address cannot be one of a camera.
     """
     checked = check_settings(config)
-
-    def nobody(_: Source) -> Observer:
-        raise AssertionError("nothing is shown, as nothing runs")
-
     graph = video_graph(checked.plan(build_engine, nobody), CounterTable())
     cameras = [f"camera {source.name}: {source.label}" for source in checked.sources]
     return "\n".join([str(graph), *(cameras or ["no cameras; PUT /api/cameras/NAME adds some"])])
