@@ -270,6 +270,21 @@ def test_without_a_gpu_the_processor_decodes_and_the_reason_is_told(
     assert made_by.kind == "nvdec" or made_by.reason.startswith("no decoder on the GPU: ")
 
 
+@pytest.mark.needs_cuda
+def test_a_gpu_decodes_the_same_pictures(
+    clip: tuple[CodecParameters, list[RawPacket]], expected: list[Any]
+) -> None:
+    """This has never run."""
+    parameters, packets = clip
+    watch = HardwareWatch(retries=False)
+    decoder = make_decoder(parameters, live=False, hardware=Hardware(0, watch))
+    frames: list[DecodedFrame] = []
+    for index, raw in enumerate(packets):
+        frames += decoder.decode(message_of(raw, index), memoryview(raw.data))
+    assert list(pictures(frames + decoder.flush())) == expected
+    assert watch.made_by == MadeBy("nvdec")
+
+
 def test_a_codec_that_no_gpu_decodes_is_told(tmp_path: Path) -> None:
     """PyAV does not even look for a GPU then."""
     watch = HardwareWatch(retries=True)
