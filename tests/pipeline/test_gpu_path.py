@@ -285,7 +285,7 @@ def test_the_summary_says_who_decodes_and_who_encodes(
     tmp_path: Path, card_file: Path, clip: Path
 ) -> None:
     """Here it is the processor, with the reasons."""
-    config = make_config(card_file, tmp_path, gpu=GpuConfig(encode="auto"))
+    config = make_config(card_file, tmp_path, gpu=GpuConfig(decode="auto", encode="auto"))
     output = config.output.model_copy(update={"save_video": True})
     job = Job(config.model_copy(update={"output": output}), [str(clip)])
     job.run()
