@@ -4,12 +4,17 @@
 FFmpeg cannot be told to give up opening or reading. So that whoever reads a camera can leave at
 any time, a thread does it; one that hangs is left behind, ends by FFmpeg's own time limits, and
 closes its container itself.
+
+Errors are handed over as copies. An error knows the frames it came through, and these know the
+connection and the camera behind it with all its packets. Kept in the connection it would keep them
+until the garbage collector comes round, which it hardly ever does where little garbage is made.
 """
 
 import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 
 from pipeline.decoding.media import MediaFacts, RawPacket, Reader
 from pipeline.errors import SourceError, SourceLost
@@ -42,7 +47,7 @@ class Connection:
             SourceError: the connection is over, and all that came by it was given.
         """
         if self._error is not None:
-            raise self._error
+            raise copy(self._error)
         arrived: list[Arrival] = []
         with suppress(queue.Empty):
             arrival = self._arrived.get(block=timeout_s > 0, timeout=timeout_s)
@@ -61,7 +66,7 @@ class Connection:
         try:
             self._read()
         except SourceError as error:
-            self._put(error)
+            self._put(copy(error))
         except Exception as error:  # noqa: BLE001 - a thread's error is nobody's unless passed on
             self._put(SourceLost(f"reading failed: {type(error).__name__}"))
 
