@@ -360,12 +360,65 @@ def rules(result: dict[str, Any]) -> Iterator[str]:
 
 _NOT_KINDS = ("none", "one_of_each")
 
+
+def guidance(result: dict[str, Any]) -> Iterator[str]:
+    """`compare_guidance.py`: AP of each form of auxiliary branch, a figure for each seed."""
+    columns = ("auxiliary branch", "AP, each seed", "mean", "AP50, each seed", "mean", "deployed")
+    yield from markdown(columns, map(_guidance_row, result["forms"].values()))
+    yield ""
+    seeds = len(next(iter(result["forms"].values()))["ap"])
+    yield (
+        f"{result['epochs']} epochs at {result['image_size']} px, {result['images_seen']} images "
+        f"seen by each; {seeds} seeds; {result['cores']} cores of {result['cpu']}; commit "
+        f"{result['commit']}."
+    )
+
+
+def _guidance_row(form: dict[str, Any]) -> tuple[str, ...]:
+    figures = (cell for name in ("ap", "ap50") for cell in _each_and_mean(form[name]))
+    return form["title"], *figures, f"{form['parameters_deployed']:,} parameters"
+
+
+def _each_and_mean(values: list[float]) -> tuple[str, str]:
+    each = ", ".join(_share(value) for value in values)
+    return each, f"{_share(sum(values) / len(values))}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
+
+
+def gradients(result: dict[str, Any]) -> Iterator[str]:
+    """`compare_guidance.py`: what branches do to the gradient of each part of the backbone."""
+    guided = [form for form in result["forms"].values() if _is_guided(form)]
+    columns = [f"{what}, {form['title']}" for form in guided for what in ("share", "same way")]
+    parts = guided[0]["gradients_after"]
+    yield from markdown(
+        ("part of the backbone", *columns),
+        (
+            (part, *(cell for form in guided for cell in _gradient_cells(form, part)))
+            for part in parts
+        ),
+    )
+
+
+def _is_guided(form: dict[str, Any]) -> bool:
+    return any(part["branches_share"] for part in form["gradients_after"].values())
+
+
+def _gradient_cells(form: dict[str, Any], part: str) -> tuple[str, str]:
+    evidence = form["gradients_after"][part]
+    return f"{evidence['branches_share']:.2f}", f"{evidence['branches_and_main']:.2f}"
+
+
 KINDS: dict[str, Callable[[Any], Iterable[str]]] = {
     "accuracy": accuracy,
     "assignment": assignment,
     "batches": batches,
     "bound": bound,
     "cuda-engine": cuda_engine,
+    "gradients": gradients,
+    "guidance": guidance,
     "loading": loading,
     "peers": peers,
     "rules": rules,
