@@ -8,11 +8,7 @@ box's own script installs: they hold this tree by its path, and its dependencies
 interpreter that runs this program. Frames count as lost while no version tracks any: from the last
 frame of one version to the first of the next, as its status says, looked at each 50 ms.
 
-On 2026-11-22, two cores at a load of 11 from other work, two cameras of 320x192, pictures of 160:
-two updates of two were without frames for 16.5 and 29.2 s (824 and 1462 frames of 50 a second):
-stopping 2 and 3 s, migrating 4 and 10 (at low priority then), the start the rest. Bad bundles undid
-themselves 7 times of 7: wrong digest, failing artefact and crash on start twice each, never
-ready once (15 to 32 s without frames). All 20 on a quiet machine are still to be run.
+Its figures of 2026-11-22 are in results/update.json and docs/guides/updating.md.
 """
 
 import argparse
