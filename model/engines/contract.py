@@ -27,7 +27,7 @@ class Engine(Protocol):
     """A detector that is ready to run. A result depends on its own images alone."""
 
     name: str
-    """`openvino` or `torch`."""
+    """Such as `openvino`; with what compiled it where there is a choice: `cuda (aoti)`."""
     precision: str
     """What it really computes in, e.g. `bf16`."""
     classes: tuple[str, ...]
