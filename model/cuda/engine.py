@@ -36,7 +36,7 @@ from model.cuda.hostmemory import HostMemory
 from model.cuda.plan import EnginePlan
 from model.cuda.requests import Desk, Request
 from model.cuda.source import FOUND_ROW, MOST_BOXES
-from model.engines.contract import Done, Gives, Takes, check_images
+from model.engines.contract import Done, Gives, Takes, infer_by_request
 from model.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -136,14 +136,7 @@ class CudaEngine:
         return self.host_memory.num_staged
 
     def infer(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float32[np.ndarray, "B rows 6"]:
-        check_images(self, images)
-        predictions = np.empty(self.output_shape, np.float32)
-        ended: SimpleQueue[BaseException | None] = SimpleQueue()
-        self.start(np.ascontiguousarray(images), predictions, ended.put)
-        failure = ended.get()
-        if failure is not None:
-            raise failure
-        return predictions
+        return infer_by_request(self, images)
 
     def start(
         self,

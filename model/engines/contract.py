@@ -7,6 +7,7 @@ left, top, right, bottom in canvas pixels, then one score per class.
 
 import ctypes
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
@@ -103,6 +104,20 @@ class CodedEngine(Engine, Protocol):
 def takes_coded(engine: Engine) -> TypeGuard[CodedEngine]:
     """Whether an engine also looks at pictures as decoders make them."""
     return engine.takes == "coded"
+
+
+def infer_by_request(
+    engine: Engine, images: UInt8[np.ndarray, "B H W 3"]
+) -> Float32[np.ndarray, "B rows A"]:
+    """Run one batch as a request and wait for its end."""
+    check_images(engine, images)
+    predictions = np.empty(engine.output_shape, np.float32)
+    ended: SimpleQueue[BaseException | None] = SimpleQueue()
+    engine.start(np.ascontiguousarray(images), predictions, ended.put)
+    failure = ended.get()
+    if failure is not None:
+        raise failure
+    return predictions
 
 
 def check_images(engine: Engine, images: np.ndarray) -> None:

@@ -25,8 +25,8 @@ from model.engines.contract import (
     Done,
     Gives,
     Takes,
-    check_images,
     check_request,
+    infer_by_request,
     writeable_view,
 )
 from model.engines.openvino_core import get_core
@@ -124,14 +124,7 @@ class OpenVinoEngine:
             thread.start()
 
     def infer(self, images: UInt8[np.ndarray, "B H W 3"]) -> Float32[np.ndarray, "B rows A"]:
-        check_images(self, images)
-        predictions = np.empty(self.output_shape, np.float32)
-        ended: SimpleQueue[BaseException | None] = SimpleQueue()
-        self.start(np.ascontiguousarray(images), predictions, ended.put)
-        failure = ended.get()
-        if failure is not None:
-            raise failure
-        return predictions
+        return infer_by_request(self, images)
 
     def start(
         self,

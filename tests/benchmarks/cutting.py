@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file system whose power can be cut at any moment, for the programs that do so."""
 
+import argparse
+import json
 import os
 import select
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
+
+from timing import surroundings
 
 _QUIET_S: Final = 1.0
 HERE: Final = Path(__file__).parent
@@ -70,6 +76,24 @@ class CutDisk:
         subprocess.run(["umount", "-l", self._file], check=False)
         self._server.kill()
         self._server.wait()
+
+
+def count_cuts(
+    description: str, tried: Callable[[Path, argparse.Namespace], dict[str, Any]]
+) -> NoReturn:
+    """The whole of a program that makes cuts; ends with 1 where `faults` of the result are."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cuts", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    own_mounts()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        result = {**surroundings(), **tried(Path(name), options)}
+    if options.output:
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps({name: value for name, value in result.items() if name != "each"}, indent=2))
+    sys.exit(1 if result["faults"] else 0)
 
 
 def own_mounts() -> None:

@@ -21,7 +21,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -29,8 +28,7 @@ from typing import Any, Final, get_args
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # called by its path
 
-from cutting import PLANS, CutDisk, own_mounts
-from timing import surroundings
+from cutting import PLANS, CutDisk, count_cuts
 
 from pipeline.box.health import Limits
 from pipeline.box.journal import Step
@@ -51,18 +49,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--look"]:
         print(json.dumps(look(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])))
         return
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cuts", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
-    own_mounts()
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-        result = {**surroundings(), **tried(Path(name), options)}
-    if options.output:
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({name: value for name, value in result.items() if name != "each"}, indent=2))
-    sys.exit(1 if result["faults"] else 0)
+    count_cuts(__doc__.splitlines()[0], tried)
 
 
 def tried(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
