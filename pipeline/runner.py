@@ -260,8 +260,7 @@ class Supervisor:
             self._end_stream(state)
 
     def _retire(self, state: StreamState) -> None:
-        """Let go of a branch that is gone."""
-        self._branches.retire(state)
+        """Let go of a branch that is gone; last of its name, which other threads look at."""
         stream = state.branch.stream
         self._crew.forget(stream)
         for stage in self._graph.branch:
@@ -269,6 +268,7 @@ class Supervisor:
             self._worker.pop(worker, None)
             self.usage.pop(worker, None)
             self._replacing.discard(worker)
+        self._branches.retire(state)
 
     def _start_trunk(self) -> None:
         for group in self._graph.groups(self._graph.trunk):

@@ -52,8 +52,10 @@ class Syncer:
     def _run(self) -> None:
         try:
             sync(self._path.parent)  # that the file is there
-            while self._called.wait() and not self._ended.wait(self._delay_s):
-                self._called.clear()
+            while self._called.wait():
+                self._called.clear()  # before the look at the end: what comes after it is seen
+                if self._ended.wait(self._delay_s):
+                    return
                 os.fdatasync(self._descriptor)
         except OSError as failure:
             self._failure = failure
