@@ -20,3 +20,5 @@ class Branch:
     """Where it comes from, and what its user calls it."""
     row: int
     """Of the table of counters."""
+    trunk: int = 0
+    """The number of the trunk that looks at its frames; settled when it begins."""

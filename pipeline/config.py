@@ -180,8 +180,10 @@ class WorkerConfig(Settings):
 class GpuConfig(Settings):
     """How an NVIDIA GPU is used, where `model.engine` is `cuda`."""
 
-    device: Annotated[int, Field(ge=0)] = 0
-    """Which one, as `nvidia-smi` numbers them."""
+    devices: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Which ones, as CUDA numbers them; empty for every one there is. On each runs a detector, in a
+    process of its own with `placement: processes`; each stream is looked at by one of them. Files
+    are spread too, so have `parallel` be no less than they are."""
     decode: Literal["auto", "nvdec", "cpu"] = "cpu"
     """Who decodes; `auto` is the GPU, where stages share a process, as each process that decodes
     there takes some of its memory. What it cannot decode the processor does. Asked for, as no GPU
@@ -201,6 +203,14 @@ class GpuConfig(Settings):
     """Memory of the GPU for the pictures of one batch."""
     encode: Literal["auto", "nvenc", "x264"] = "x264"
     """Who encodes videos; `auto` is the GPU where it can."""
+
+    @model_validator(mode="after")
+    def _devices_differ(self) -> "GpuConfig":
+        if len(set(self.devices)) < len(self.devices):
+            raise PydanticCustomError(
+                "devices", "devices must differ, got {devices}", {"devices": list(self.devices)}
+            )
+        return self
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "GpuConfig":

@@ -25,8 +25,7 @@ from pipeline.branch import Branch
 from pipeline.graph import Plan, video_graph
 from pipeline.host import Assignment, Host, Surroundings, worker_name
 from pipeline.metrics import CounterTable
-from pipeline.models import ModelInUse
-from pipeline.topology import Addresses, Link, Stage
+from pipeline.topology import Addresses, Link, Stage, numbered
 from pipeline.transport.control import AnyCommand, AnyReport, Checkpoint, Failed, Finished
 from pipeline.transport.memory import PoolDesk, Pools
 from pipeline.transport.orders import (
@@ -42,6 +41,7 @@ from pipeline.transport.orders import (
     send,
     socket_pair,
 )
+from pipeline.trunk import Trunk
 from pipeline.worker import Setup
 
 _LEAVING_S = 5.0
@@ -62,6 +62,13 @@ class Death:
     reason: str
     pools: tuple[str, ...]
     """Its pools, which are given up; the messages that name them lead nowhere."""
+    trunk: int = 0
+    """The number of the trunk it was, if it was one."""
+
+    @property
+    def whose(self) -> str:
+        """The group, and the stream or the trunk."""
+        return f"{self.group} {self.stream}" if self.stream else numbered(self.group, self.trunk)
 
 
 class WorkerProcess:
@@ -71,6 +78,7 @@ class WorkerProcess:
         self.name = name
         self.group = group
         self.stream = ""
+        self.trunk = 0
         self.working: set[str] = set()
         """Its workers that have not ended."""
         self.control, self.control_end = socket_pair()
@@ -143,27 +151,28 @@ class Crew:
         self._dead: list[WorkerProcess] = []
 
     def start(
-        self, group: str, errand: Branch | ModelInUse, checkpoint: Checkpoint | None = None
+        self, group: str, errand: Branch | Trunk, checkpoint: Checkpoint | None = None
     ) -> list[str]:
-        """Start the stages of a group, for a branch, or in the trunk for a model; who they are."""
-        stream = errand.stream if isinstance(errand, Branch) else ""
+        """Start the stages of a group, for a branch or a trunk; who they are."""
+        stream, trunk = _place(errand)
         jobs = [
-            Assignment(stage=stage.name, stream=stream, errand=errand, checkpoint=checkpoint)
+            Assignment(
+                stage=stage.name, stream=stream, trunk=trunk, errand=errand, checkpoint=checkpoint
+            )
             for stage in self.graph.group(group)
         ]
-        workers = [worker_name(job.stage, stream) for job in jobs]
         home: Host | WorkerProcess = self._host
         if group not in self._here:
             home = self._idle(group) or self._hire(group)
-            home.stream = stream
-            home.working.update(workers)
-        for job, worker in zip(jobs, workers, strict=True):
-            self._home[worker] = home
+            home.stream, home.trunk = stream, trunk
+            home.working.update(job.worker for job in jobs)
+        for job in jobs:
+            self._home[job.worker] = home
             if isinstance(home, Host):
                 home.start(job)
             else:
                 home.order(_begin(job))
-        return workers
+        return [job.worker for job in jobs]
 
     def tell(self, worker: str, command: AnyCommand) -> None:
         """Send a command; a worker that is gone does not hear it."""
@@ -203,11 +212,12 @@ class Crew:
             process = self._dead.pop()
             pools = self._desk.disown(process.name)
             if process.working:
-                yield Death(process.group, process.stream, process.reason or "it died", pools)
+                reason = process.reason or "it died"
+                yield Death(process.group, process.stream, reason, pools, process.trunk)
 
-    def address(self, link: Link, reader: Stage, stream: str) -> str:
+    def address(self, link: Link, reader: Stage, stream: str, trunk: int) -> str:
         """Where a stage reads a link."""
-        return self._addresses.link(self.graph, link, reader, stream)
+        return self._addresses.link(self.graph, link, reader, stream, trunk)
 
     def kill(self) -> None:
         """End the processes that do not leave."""
@@ -280,10 +290,20 @@ class Crew:
             process.kill(f"it hung for {max(silent_s, process.busy_s):.0f} s ({limit}), killed")
 
 
+def _place(errand: Branch | Trunk) -> tuple[str, int]:
+    """The stream, if there is one, and the trunk."""
+    match errand:
+        case Branch(stream=stream, trunk=trunk):
+            return stream, trunk
+        case Trunk(number=number):
+            return "", number
+
+
 def _begin(job: Assignment) -> Begin:
     return Begin(
         stage=job.stage,
         stream=job.stream,
+        trunk=job.trunk,
         errand=pickle.dumps(job.errand),
         checkpoint=job.checkpoint,
     )

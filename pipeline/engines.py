@@ -12,6 +12,7 @@ from typing import Final
 from model.card import Card
 from model.config import Suppression
 from model.cuda.plan import GpuWanted
+from model.cuda.presence import num_devices
 from model.engines.build import choose_engine
 from model.engines.contract import Engine, Takes
 from model.errors import ConfigError
@@ -61,6 +62,23 @@ def takes_of(config: LookingConfig, card: Card) -> Takes:
     return "coded"
 
 
+def devices_here(config: LookingConfig, takes: Takes) -> tuple[int, ...]:
+    """The accelerators that look at frames, with a trunk on each; the processor is one.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    named = config.gpu.devices
+    if takes == "canvases":
+        return named[:1] or (0,)  # the first may decode all the same
+    there = num_devices()
+    if beyond := [device for device in named if device >= there]:
+        raise ConfigError(
+            f"gpu.devices: there are {there} GPUs here, numbered from 0, got {beyond[0]}"
+        )
+    return named or tuple(range(there)) or (0,)  # an engine says itself that it finds none
+
+
 @dataclass(frozen=True, slots=True)
 class ForCanvases:
     """Builds engines that take canvases."""
@@ -80,12 +98,13 @@ class ForCoded:
     gpu: GpuConfig
     suppression: Suppression
     class_ids: Sequence[int] | None
+    device: int = 0
 
     def __call__(self, model: ModelInUse, *, image_hw: tuple[int, int], batch: int) -> Engine:
         """An engine of a model for one shape."""
         class_ids = in_model(self.class_ids, model.class_map)
         wanted = GpuWanted(
-            device=self.gpu.device,
+            device=self.device,
             batch_sizes=self.gpu.batch_sizes,
             in_flight=self.gpu.in_flight,
             window_ms=self.gpu.window_ms,

@@ -9,8 +9,8 @@ With `remote`, infer and suppress run on another host and one stage stands for t
 
 Full-size pictures pass by the trunk, which needs none; they exist only while a sink wants them.
 
-Where stages run in processes, a process holds one group: `trunk` (one for all streams), and for
-each stream `read`, `track`, and `sinks`, which must not end one with another.
+Where stages run in processes, a process holds one group: `trunk` (one for each accelerator), and
+for each stream `read`, `track`, and `sinks`, which must not end one with another.
 """
 
 import secrets
@@ -34,7 +34,6 @@ from pipeline.engines import ForCanvases, ForCoded
 from pipeline.logs import Logs
 from pipeline.messages import Drawn, Found, Frame, Packet, Picture, Predictions, Tracked
 from pipeline.metrics import CounterTable
-from pipeline.models import ModelInUse
 from pipeline.nv12 import Matrix
 from pipeline.outputs import Outputs
 from pipeline.stages.annotate import Annotate
@@ -54,6 +53,7 @@ from pipeline.tracking.wanted import Wanted, wanted_by
 from pipeline.transport.curve import read_keys, read_public
 from pipeline.transport.uplink import Uplink
 from pipeline.transport.wire import PROTOCOL, Hello, model_facts
+from pipeline.trunk import Trunk
 
 _PACKETS = 32
 _RESULTS = 16
@@ -76,6 +76,8 @@ class Plan:
     outputs: Outputs
     takes: Takes = "canvases"
     """What its engines are given."""
+    devices: tuple[int, ...] = (0,)
+    """The accelerators they run on; there is a trunk for each."""
     take: Callable[[Tracked, Tracks], None] | None = None
     """Is given every frame's tracks, in this process, where they are not written to files."""
     observed: Literal["no", "tracks", "pictures"] = "no"
@@ -127,14 +129,14 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
             Stage("write-video", "sinks", (drawn,),            (),             make.write_video),
         )
     # fmt: on
-    return Graph(trunk, branch)
+    return Graph(trunk, branch, num_trunks=len(plan.devices))
 
 
-def engine_builder(plan: Plan) -> ForCanvases | ForCoded:
-    """What builds the engines that look at frames."""
+def engine_builder(plan: Plan, device: int) -> ForCanvases | ForCoded:
+    """What builds the engines that look at frames, on one accelerator."""
     if plan.takes == "canvases":
         return ForCanvases(plan.build_engine)
-    return ForCoded(plan.build_engine, plan.config.gpu, plan.floor, plan.class_ids)
+    return ForCoded(plan.build_engine, plan.config.gpu, plan.floor, plan.class_ids, device)
 
 
 class _Makers:
@@ -145,13 +147,13 @@ class _Makers:
         self._counters = counters
         self._config = plan.config
 
-    def infer(self, model: ModelInUse) -> Worker:
-        return Infer(engine_builder(self._plan), model)
+    def infer(self, trunk: Trunk) -> Worker:
+        return Infer(engine_builder(self._plan, trunk.device), trunk)
 
-    def suppress(self, _: ModelInUse) -> Worker:
+    def suppress(self, _: Trunk) -> Worker:
         return Suppress(self._plan.floor, self._plan.class_ids)
 
-    def remote(self, _: ModelInUse) -> Worker:
+    def remote(self, _: Trunk) -> Worker:
         remote, weights = self._config.remote, self._config.model.weights
         assert remote is not None
         assert weights is not None
@@ -199,15 +201,15 @@ class _Makers:
             preprocess,
             counters,
             gate=gate,
-            hardware=self._hardware(source),
+            hardware=self._hardware(source, self._plan.devices[branch.trunk]),
         )
 
-    def _hardware(self, source: Source) -> Hardware | None:
+    def _hardware(self, source: Source, device: int) -> Hardware | None:
         """The GPU for a stream's decoder, if it is to use one."""
         gpu = self._config.gpu
         shared = self._config.placement == "threads" and self._plan.takes == "coded"
         if gpu.decode == "nvdec" or (gpu.decode == "auto" and shared):
-            return Hardware(gpu.device, HardwareWatch(retries=source.live))
+            return Hardware(device, HardwareWatch(retries=source.live))
         return None
 
     def track(self, branch: Branch) -> Worker:

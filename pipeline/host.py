@@ -18,7 +18,7 @@ import zmq
 
 from model.errors import ModelError
 from pipeline.errors import PipelineError
-from pipeline.topology import Addresses, Graph, Link, Stage, Worker
+from pipeline.topology import Addresses, Graph, Link, Stage, Worker, numbered
 from pipeline.transport.control import (
     AnyCommand,
     AnyReport,
@@ -36,9 +36,9 @@ _TRACE_CHARS = 16_000  # a report must fit one message
 _SWITCH_S = 0.0005  # a frame's way is many turns of the interpreter; at 5 ms each it came too late
 
 
-def worker_name(stage: str, stream: str) -> str:
-    """How a worker is called on the control line: the stage, and the stream if it has one."""
-    return f"{stage}:{stream}" if stream else stage
+def worker_name(stage: str, stream: str = "", trunk: int = 0) -> str:
+    """How a worker is called on the control line: the stage, and its stream or its trunk."""
+    return f"{stage}:{stream}" if stream else numbered(stage, trunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,16 @@ class Assignment:
     stage: str
     stream: str = ""
     """The stream of the branch it belongs to, if it does."""
+    trunk: int = 0
+    """The number of the trunk it belongs to, or its branch is at."""
     errand: object = None
     """What it is made for."""
     checkpoint: Checkpoint | None = None
+
+    @property
+    def worker(self) -> str:
+        """Who does it."""
+        return worker_name(self.stage, self.stream, self.trunk)
 
 
 class Host:
@@ -80,7 +87,7 @@ class Host:
 
     def start(self, job: "Assignment") -> None:
         """Begin a stage, for a stream if it belongs to a branch."""
-        name = worker_name(job.stage, job.stream)
+        name = job.worker
         self._unheard[name] = []
         thread = threading.Thread(target=self._work, args=(name, job), name=name)
         self._threads[name] = thread
@@ -133,8 +140,7 @@ class Host:
         line = ControlLine(self._around.context, self._line_address, name)
         try:
             stage = self._stages[job.stage]
-            ports = open_ports(self._around, stage, job.stream, line)
-            ports.checkpoint = job.checkpoint
+            ports = open_ports(self._around, stage, job, line)
             self._ports[name] = ports
             report: AnyReport = _run(ports, partial(stage.make, job.errand))
         except (PipelineError, ModelError) as error:
@@ -160,24 +166,26 @@ def _run(ports: Ports, make: Callable[[], Worker]) -> Finished:
     return Finished(usage=asdict(ports.usage), outputs=outputs)
 
 
-def open_ports(around: Surroundings, stage: Stage, stream: str, line: ControlLine) -> Ports:
+def open_ports(around: Surroundings, stage: Stage, job: Assignment, line: ControlLine) -> Ports:
     """The ports of a stage, its inlets bound."""
-    graph, addresses = around.graph, around.addresses
+    graph = around.graph
+
+    def address(link: Link, reader: Stage, stream: str) -> str:
+        return around.addresses.link(graph, link, reader, stream, job.trunk)
 
     def route(link: Link) -> Route:
         readers = graph.readers(link)
         return Route(
-            link=link,
-            addresses=lambda to: [addresses.link(graph, link, reader, to) for reader in readers],
+            link=link, addresses=lambda to: [address(link, reader, to) for reader in readers]
         )
 
-    return Ports(
+    ports = Ports(
         around.context,
-        worker_name(stage.name, stream),
+        job.worker,
         line,
         around.pools,
-        inlets={
-            link.name: (link, addresses.link(graph, link, stage, stream)) for link in stage.reads
-        },
+        inlets={link.name: (link, address(link, stage, job.stream)) for link in stage.reads},
         routes={link.name: route(link) for link in stage.writes},
     )
+    ports.checkpoint = job.checkpoint
+    return ports

@@ -14,7 +14,7 @@ from model.files import replacing
 from model.shipped import has_default, with_min_score, with_weights
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import find_sources
-from pipeline.engines import takes_here
+from pipeline.engines import devices_here, takes_here
 from pipeline.errors import SourceUnreadable
 from pipeline.graph import (
     Plan,
@@ -75,6 +75,7 @@ class Job:
             build_engine=build_engine,
             outputs=self.outputs,
             takes=takes,
+            devices=devices_here(config, takes),
             take=take,
         )
         self.supervisor = Supervisor(plan, self.counters, self.sources)
@@ -124,7 +125,7 @@ class Job:
             },
             "settings": self.config.model_dump(mode="json"),
             "streams": [self._stream_summary(state) for state in self.streams],
-            "replaced": [f"{death.group} {death.stream}".strip() for death in replaced],
+            "replaced": [death.whose for death in replaced],
             "stages": self._stage_summary(),
         }
 
@@ -180,10 +181,11 @@ def describe_graph(config: PipelineConfig) -> str:
         ModelError: the weights or the classes are not as they must be.
     """
     card = None
+    devices: tuple[int, ...] = (0,)
     if config.model.weights or has_default():
         config = settled(config)
         card = card_of(config)
-        takes_here(config, card)
+        devices = devices_here(config, takes_here(config, card))
     classes = card.classes if card else ()
     plan = Plan(
         config=config,
@@ -192,6 +194,7 @@ def describe_graph(config: PipelineConfig) -> str:
         floor=tracker_floor(config),
         build_engine=build_engine,
         outputs=Outputs(config.output),
+        devices=devices,
     )
     return str(video_graph(plan, CounterTable()))
 

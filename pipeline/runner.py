@@ -20,8 +20,8 @@ Where stages run in processes, a process may die without a word, or hang:
 
 7.  Its end is seen when its socket closes. A process that is silent, or at one piece of work, for
     longer than `supervision.hang_s` is killed and counts as dead.
-8.  The trunk is replaced, and every decoder sends again what has no tracks yet: the tracks are
-    the same.
+8.  The trunk is replaced on its device, and every decoder whose stream is there sends again what
+    has no tracks yet: the tracks are the same.
 9.  The reader of a file (source and decoder) is replaced; it decodes again from a keyframe before
     the first frame without tracks and sends no frame twice: the tracks are the same. The reader of
     a camera is replaced too; the frames it had decoded and that have no tracks yet count as
@@ -30,7 +30,8 @@ Where stages run in processes, a process may die without a word, or hang:
     before. Without the tracker of a file, or the sinks of any stream, that stream has failed as
     in 3.
 11. A group of stages that dies `supervision.restarts` times in `supervision.restart_window_s` is
-    not replaced any more: a branch then fails as in 3, the trunk as in 4.
+    not replaced any more: a branch then fails as in 3, the last trunk as in 4. A trunk that is not
+    the last is given up with its device, for as long as the run lasts, and that is told once.
 12. When the supervisor itself dies, every process ends, and with the last of them the memory;
     nothing has a name in the file system.
 
@@ -49,7 +50,16 @@ The model may change at run time (`swap_model`):
     go to it, from one to the next: those under way are finished by the old one, none is looked at
     by both, and tracks go on. If building, warming or one of its first 8 results fails, or its
     process dies over it, the old one runs on and the reason is told. A trunk that is replaced runs
-    the model in use.
+    the model in use. Of several trunks each keeps the old one until the new one has come so far in
+    all of them; if it fails in one, all go back.
+
+Where there are several accelerators (`gpu.devices`), each has a trunk:
+
+18. A stream is at one of them from its begin to its end, the one with the fewest of its kind. What
+    happens to a trunk, streams at others are not told of.
+19. The streams of a trunk that is given up go over to others, the same branches as they are: each
+    decoder sends there what has no tracks yet, as in 8, so files and cameras lose no frame by it
+    but what is late by then, and the tracks of files are the same.
 
 Where the plan is a service:
 
@@ -68,7 +78,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.branch import Branch
 from pipeline.branches import Branches
@@ -85,6 +97,7 @@ from pipeline.swapping import Swapping
 from pipeline.topology import Stage
 from pipeline.totals import Counted
 from pipeline.transport.control import (
+    AnyCommand,
     AnyReport,
     CameraState,
     Checkpoint,
@@ -105,6 +118,8 @@ from pipeline.transport.control import (
     SwapFailed,
     Unmap,
 )
+from pipeline.trunk import Trunk
+from pipeline.trunks import DeviceState, Trunks
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +127,16 @@ _TICK_MS = 100
 _LEAVING_S = 5.0  # for processes that were told to leave; threads take as long as they take
 _ENDING_S = 10.0  # for a branch that is asked to end while others go on
 _MOST_REMEMBERED = 1000
+
+
+class Post(NamedTuple):
+    """Where a worker stands."""
+
+    stage: Stage
+    stream: str
+    """Empty in a trunk."""
+    trunk: int
+    """The number of the trunk; of a stage in a branch `Branch.trunk` says it."""
 
 
 class Supervisor:
@@ -131,11 +156,11 @@ class Supervisor:
         self._parallel = plan.config.parallel
         self._service = plan.service
         self._swapping = Swapping(plan)
+        self._trunks = Trunks(plan.devices)
         self._crew = Crew(plan, counters)
         self._graph = self._crew.graph
         self._from_trunk = {link for stage in self._graph.trunk for link in stage.writes}
-        self._worker: dict[str, tuple[Stage, str]] = {}
-        """The stage and the stream of each worker."""
+        self._worker: dict[str, Post] = {}
         self._replacing: set[str] = set()
         """Workers that take the place of others, whose writers do not know them yet."""
         self._failures = Failures(plan.config.supervision)
@@ -194,15 +219,21 @@ class Supervisor:
 
     @property
     def model(self) -> ModelInUse:
-        """What the trunk runs."""
+        """What the trunks run."""
         return self._swapping.in_use
 
     def engines_in_use(self) -> tuple[EngineBuilt, ...]:
-        """The last that was built for each shape; those before it were another model's or trunk's.
+        """The last that was built for each device and shape, of the model in use.
 
-        May be called from any thread.
+        Those before it were a trunk's that died. May be called from any thread.
         """
-        return tuple({engine.input_shape: engine for engine in tuple(self.engines)}.values())
+        model, lost = self.model.number, self._trunks.lost
+        built = [e for e in tuple(self.engines) if e.model == model and e.device not in lost]
+        return tuple({(each.device, each.input_shape): each for each in built}.values())
+
+    def devices(self) -> tuple[DeviceState, ...]:
+        """How each accelerator is doing; from any thread."""
+        return self._trunks.states(self.streams.values())
 
     def counted(self) -> Mapping[str, Counted]:
         """What every camera there is or was has counted, over all its branches."""
@@ -214,11 +245,11 @@ class Supervisor:
         How each stream ended stands in `streams`; nothing is raised for a stream's failure.
         """
         try:
-            self._start_trunk()
+            for number in self._trunks.working:
+                self._start_trunk(number)
             while self._goes_on:
                 self._follow_roster()
-                if (order := self._swapping.order()) is not None:
-                    self._crew.tell("infer", order)
+                self._pass_on_swaps()
                 self._start_streams()
                 for worker, report in self._crew.listen(_TICK_MS):
                     self._handle(worker, report)
@@ -270,9 +301,15 @@ class Supervisor:
             self._replacing.discard(worker)
         self._branches.retire(state)
 
-    def _start_trunk(self) -> None:
+    def _start_trunk(self, number: int) -> None:
         for group in self._graph.groups(self._graph.trunk):
-            self._start(group, self._swapping.in_use)
+            self._start(group, self._trunks.errand(number, self._swapping.in_use))
+
+    def _pass_on_swaps(self) -> None:
+        trunks = self._trunks.working
+        for order in self._swapping.orders(trunks):
+            for number in trunks:
+                self._crew.tell(worker_name("infer", trunk=number), order)
 
     def _start_streams(self) -> None:
         """Begin cameras at once, and files while fewer than `parallel` are being read."""
@@ -284,25 +321,27 @@ class Supervisor:
                 continue
             files += not state.source.live
             self._branches.waiting.remove(state)
+            trunk = self._trunks.least_busy(state.source, self._branches.working)
+            state.branch = replace(state.branch, trunk=trunk)
             state.started_s = time.monotonic()
             for group in self._graph.groups(self._graph.branch):
                 state.working.update(self._start(group, state.branch))
 
     def _start(
-        self, group: str, errand: Branch | ModelInUse, checkpoint: Checkpoint | None = None
+        self, group: str, errand: Branch | Trunk, checkpoint: Checkpoint | None = None
     ) -> list[str]:
-        stream = errand.stream if isinstance(errand, Branch) else ""
+        stream, trunk = ("", errand.number) if isinstance(errand, Trunk) else (errand.stream, 0)
         for stage in self._graph.group(group):
-            self._worker[worker_name(stage.name, stream)] = (stage, stream)
+            self._worker[worker_name(stage.name, stream, trunk)] = Post(stage, stream, trunk)
         return self._crew.start(group, errand, checkpoint)
 
     def _handle(self, worker: str, report: AnyReport) -> None:
-        stage, stream = self._worker[worker]
+        stage, stream, trunk = self._worker[worker]
         state = self._branches.find(stream)
         match report:
             case Ready() if worker in self._replacing:
                 self._replacing.discard(worker)
-                self._introduce(stage, stream)
+                self._introduce(stage, state, state.branch.trunk if state else trunk)
             case Finished(usage=usage):
                 self.usage[worker] = usage
                 if state and any(link in stage.reads for link in self._from_trunk):
@@ -311,7 +350,7 @@ class Supervisor:
             case EngineBuilt():
                 self.engines.append(report)
             case ModelSwapped() | SwapFailed():
-                self._swapping.on_report(report)
+                self._swapping.on_report(trunk, report)
         if state:
             self._handle_branch(worker, state, report)
         elif isinstance(report, Failed) and not self._give_up(worker, report):
@@ -372,20 +411,22 @@ class Supervisor:
 
     def _forget(self, state: StreamState) -> None:
         """Have the trunk take what it sends to this stream as acknowledged from here on."""
+        self._tell_trunk(state.branch.trunk, Forget(stream=state.branch.stream))
+
+    def _tell_trunk(self, number: int, command: AnyCommand) -> None:
         for stage in self._graph.trunk:
-            self._crew.tell(stage.name, Forget(stream=state.branch.stream))
+            self._crew.tell(worker_name(stage.name, trunk=number), command)
 
     def _bury(self, death: Death) -> None:
         """Replace a process that died, or end what cannot go on without it."""
-        for pool in death.pools:
-            for stage in self._graph.trunk:
-                self._crew.tell(stage.name, Unmap(pool=pool))
-        lost = [worker_name(stage.name, death.stream) for stage in self._graph.group(death.group)]
         if not death.stream:
-            self._replace_trunk(death)
+            self._bury_trunk(death)
             return
         state = self._branches.find(death.stream)
         assert state is not None
+        for pool in death.pools:
+            self._tell_trunk(state.branch.trunk, Unmap(pool=pool))
+        lost = [worker_name(stage.name, death.stream) for stage in self._graph.group(death.group)]
         fatal = death.group == "sinks" or (death.group == "track" and not state.source.live)
         again = fatal or self._failures.note(death.group, state.source.name)
         if again and not (state.closing or fatal):
@@ -406,32 +447,62 @@ class Supervisor:
         self.replaced.append(death)
         self.num_replaced[death.group] += 1
 
-    def _replace_trunk(self, death: Death) -> None:
-        if self._goes_on and self._failures.note(death.group, ""):
-            logger.warning("%s: %s; replaced", death.group, death.reason)
-            lost = (worker_name(stage.name, "") for stage in self._graph.group(death.group))
-            self._replacing.update(lost)
-            self._note_replaced(death)
-            self._swapping.on_trunk_lost(death.reason)
-            self._start(death.group, self._swapping.in_use)
-            for state in self._branches.working:
-                if state.answered:  # the one that died was told, this one was not
-                    self._forget(state)
-        else:
+    def _bury_trunk(self, death: Death) -> None:
+        """Replace a trunk that died, or give it up, or end the run with the last."""
+        again = self._goes_on and self._failures.note(death.group, str(death.trunk))
+        if not again and (not self._goes_on or self._trunks.working == (death.trunk,)):
             self._end_run(f"the process of {death.group} ended before its work did: {death.reason}")
+            return
+        self._swapping.on_trunk_lost(death.reason)
+        streams = [s for s in self._branches.working if s.branch.trunk == death.trunk]
+        title = self._trunks.title(death.group, death.trunk)
+        if again:
+            logger.warning("%s: %s; replaced", title, death.reason)
+            self._note_replaced(death)
+            self._replacing.update(
+                worker_name(stage.name, trunk=death.trunk) for stage in self._graph.trunk
+            )
+            self._start_trunk(death.trunk)
+        else:
+            self._trunks.give_up(death.trunk, death.reason)
+            logger.error("%s: %s; given up, its streams go over to others", title, death.reason)
+        for state in streams:
+            if not again:
+                self._move(state)
+            if state.answered:  # the one that died was told, this one was not
+                self._forget(state)
 
-    def _introduce(self, stage: Stage, stream: str) -> None:
+    def _move(self, state: StreamState) -> None:
+        """Turn a stream from a trunk that was given up to another."""
+        before = state.branch.trunk
+        after = self._trunks.least_busy(state.source, self._branches.working)
+        state.branch = replace(state.branch, trunk=after)
+        for stage in self._graph.trunk:
+            for link in stage.reads:
+                writer = self._graph.writer(link)
+                if writer in self._graph.branch:
+                    old, new = (self._crew.address(link, stage, "", at) for at in (before, after))
+                    worker = worker_name(writer.name, state.branch.stream)
+                    self._crew.tell(worker, Reconnect(address=old, to=new))
+
+    def _introduce(self, stage: Stage, state: StreamState | None, trunk: int) -> None:
         """Turn the writers of what a stage reads to the worker that is new in its place."""
         for link in stage.reads:
             writer = self._graph.writer(link)
             if writer.group == stage.group:
                 continue  # it is as new, and connected to no other
-            address = self._crew.address(link, stage, stream)
-            streams = [stream]
-            if not stream and writer in self._graph.branch:
-                streams = [state.branch.stream for state in self._branches.working]
-            for name in streams if writer in self._graph.branch else [""]:
-                self._crew.tell(worker_name(writer.name, name), Reconnect(address=address))
+            stream = state.branch.stream if state else ""
+            address = self._crew.address(link, stage, stream, trunk)
+            for worker in self._writers(writer, state, trunk):
+                self._crew.tell(worker, Reconnect(address=address, to=address))
+
+    def _writers(self, writer: Stage, state: StreamState | None, trunk: int) -> list[str]:
+        """The workers that write to a branch, or to a trunk."""
+        if writer in self._graph.trunk:
+            return [worker_name(writer.name, trunk=trunk)]
+        there = [s for s in self._branches.working if s.branch.trunk == trunk]
+        states = there if state is None else [state]
+        return [worker_name(writer.name, each.branch.stream) for each in states]
 
     def _stop_source(self, state: StreamState) -> None:
         state.stopped = True

@@ -27,6 +27,7 @@ from pipeline.transport.mailbox import Mailbox
 from pipeline.transport.memory import PoolDesk, Pools
 from pipeline.transport.ports import Context
 from pipeline.transport.wire import Look
+from pipeline.trunk import Trunk
 
 Make = Callable[[str], Worker]
 
@@ -90,7 +91,9 @@ class Session:
         graph = _graph(
             config.credits,
             gate=lambda _: Gate(self._inbox, answer, config.credits),
-            infer=lambda _: Infer(ForCanvases(build_engine), ModelInUse(config=config.model)),
+            infer=lambda _: Infer(
+                ForCanvases(build_engine), Trunk(model=ModelInUse(config=config.model))
+            ),
             suppress=lambda _: Suppress(order.suppression, order.class_ids),
         )
         addresses = Addresses(f"inproc://{uuid.uuid4().hex}")

@@ -69,6 +69,11 @@ class StreamState:
         return self.branch.source
 
     @property
+    def is_running(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self.started_s is not None and self.ended_s is None
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds from its start to its end, or to now."""
         if self.started_s is None:

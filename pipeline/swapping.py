@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which model the trunk is to run: the one in use, and the one that is to take its place.
+"""Which model the trunks are to run: the one in use, and the one that is to take its place.
 
-Asked from any thread, answered by the supervisor's.
+Every trunk tries the new one and keeps the old one beside it until it has proved itself in all of
+them; if it fails in one, all go back. Asked from any thread, answered by the supervisor's.
 """
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,14 @@ from pipeline.decoding.inputs import Source
 from pipeline.engines import takes_here
 from pipeline.graph import Plan
 from pipeline.models import ModelInUse, successor
-from pipeline.transport.control import ModelSwapped, SwapFailed, SwapModel
+from pipeline.transport.control import (
+    AboutModel,
+    KeepModel,
+    LeaveModel,
+    ModelSwapped,
+    SwapFailed,
+    SwapModel,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +41,10 @@ class Swapping:
         self._num_asked = 0
         self._next: ModelInUse | None = None
         self._told = False
+        self._trying: set[int] = set()
+        """The trunks in which the new one has not proved itself yet."""
+        self._endings: deque[AboutModel] = deque()
+        """What trunks must be told of models whose trial is over."""
         self._outcome: Future[ModelInUse] = Future()
         self._lock = threading.Lock()
 
@@ -59,29 +72,36 @@ class Swapping:
             self._next = replace(model, number=self._num_asked)
             return self._outcome
 
-    def order(self) -> SwapModel | None:
-        """What the trunk must be told and was not."""
+    def orders(self, trunks: Iterable[int]) -> Iterator[AboutModel]:
+        """What these trunks, which are all there are, must be told and were not."""
+        while self._endings:
+            yield self._endings.popleft()
         model = self._next
         if model is None or self._told:
-            return None
+            return
         self._told = True
+        self._trying = set(trunks)
         config = model.config.model_dump(mode="json")
-        return SwapModel(number=model.number, config=config, class_map=model.class_map)
+        yield SwapModel(number=model.number, config=config, class_map=model.class_map)
 
-    def on_report(self, report: ModelSwapped | SwapFailed) -> None:
-        """Note how it went."""
+    def on_report(self, trunk: int, report: ModelSwapped | SwapFailed) -> None:
+        """Note how it went in a trunk."""
         model = self._next
         if model is None or report.number != model.number:
             return
         if isinstance(report, SwapFailed):
             self.fail(report.reason)
             return
+        self._trying.discard(trunk)
+        if self._trying:
+            return
         logger.info("%s: runs from here on", model.config.weights)
+        self._endings.append(KeepModel(number=model.number))
         self.in_use, self._next = model, None
         self._outcome.set_result(model)
 
     def on_trunk_lost(self, reason: str) -> None:
-        """Note that the trunk died; if it was at a new model, that was too much for it."""
+        """Note that a trunk died; if it was at a new model, that was too much for it."""
         if self._told:
             self.fail(f"the process that tried it ended: {reason}")
 
@@ -90,6 +110,7 @@ class Swapping:
         model, self._next = self._next, None
         if model is None:
             return
+        self._endings.append(LeaveModel(number=model.number))
         fault = f"{model.config.weights}: cannot take over: {reason}"
         logger.warning("%s; %s runs on", fault, self.in_use.config.weights)
         self._outcome.set_exception(EngineError(fault))

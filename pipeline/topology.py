@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data path as data: links, stages, and the graph of one trunk with branches.
+"""The data path as data: links, stages, and the graph of trunks with branches.
 
-Stages of a branch exist once per stream, stages of the trunk once per accelerator. A link from a
-branch into the trunk collects all streams at one reader; a link out of the trunk goes to the
-branch of the message's stream. Fan-in and fan-out exist nowhere else.
+Stages of a branch exist once per stream, stages of the trunk once per accelerator, and each branch
+is at one trunk. A link from a branch into the trunk collects the streams there at one reader; a
+link out of the trunk goes to the branch of the message's stream. Fan-in and fan-out exist nowhere
+else.
 """
 
 import hashlib
@@ -55,10 +56,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The trunk's stages and the stages every stream has of its own."""
+    """The stages of each trunk and the stages every stream has of its own."""
 
     trunk: tuple[Stage, ...]
     branch: tuple[Stage, ...]
+    num_trunks: int = 1
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -106,7 +108,8 @@ class Graph:
     def __str__(self) -> str:
         """One line a stage: `tracked[16] -> annotate -> drawn[4]`."""
         lines = []
-        for title, stages in (("each stream", self.branch), ("trunk", self.trunk)):
+        trunk = "trunk" if self.num_trunks == 1 else f"each of {self.num_trunks} trunks"
+        for title, stages in (("each stream", self.branch), (trunk, self.trunk)):
             lines.append(f"{title}:")
             for stage in stages:
                 ends = [_ends(stage.reads), stage.name, _ends(stage.writes)]
@@ -121,10 +124,15 @@ class Addresses:
     base: str
     """For example `inproc://5f3a`, or `ipc://@` and a short name: 107 bytes are all there are."""
 
-    def link(self, graph: Graph, link: Link, reader: Stage, stream: str) -> str:
-        """The reader's address; readers in a branch have one each."""
+    def link(self, graph: Graph, link: Link, reader: Stage, stream: str, trunk: int = 0) -> str:
+        """The reader's address; readers in a branch have one each, and those in a trunk."""
         end = f"{self.base}/{link.name}.{reader.name}"
-        return f"{end}.{_short(stream)}" if reader in graph.branch else end
+        return f"{end}.{_short(stream)}" if reader in graph.branch else numbered(end, trunk)
+
+
+def numbered(name: str, trunk: int) -> str:
+    """What a name is in one of the trunks; in the first it is itself."""
+    return f"{name}#{trunk}" if trunk else name
 
 
 def _short(stream: str) -> str:

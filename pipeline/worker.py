@@ -178,6 +178,7 @@ def _obey(host: "Host", order: AnyOrder) -> None:
                 Assignment(
                     stage=order.stage,
                     stream=order.stream,
+                    trunk=order.trunk,
                     errand=pickle.loads(order.errand),
                     checkpoint=order.checkpoint,
                 )

@@ -109,7 +109,7 @@ class CudaDevice:
         with translated("opening the GPU"):
             count = torch.cuda.device_count()
             if index >= count:
-                raise EngineError(f"gpu.device: there are {count} GPUs here, got {index}")
+                raise EngineError(f"gpu.devices: there are {count} GPUs here, got {index}")
             self.name = torch.cuda.get_device_name(index)
         self.index = index
         self._torch_device = torch.device("cuda", index)

@@ -47,7 +47,8 @@ def warm(settings: Path, overrides: Sequence[str], shapes: Sequence[Shape]) -> l
     checked = check_settings(read_config(settings, overrides))
     model = checked.shared.model
     assert model.image_size is not None
-    build = engine_builder(checked.plan(build_engine, nobody))
+    plan = checked.plan(build_engine, nobody)
+    build = engine_builder(plan, plan.devices[0])
     wanted = list(shapes) or [(1, *rectangle(_USUAL_HW, model.image_size))]
     for batch, *image_hw in wanted:
         height, width = image_hw

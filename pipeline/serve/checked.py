@@ -12,7 +12,7 @@ from model.errors import ConfigError
 from model.shipped import find_weights, has_default
 from pipeline.config import OutputConfig, PipelineConfig
 from pipeline.decoding.inputs import Source
-from pipeline.engines import takes_here
+from pipeline.engines import devices_here, takes_here
 from pipeline.graph import Plan, check_camera, floor_for, video_graph
 from pipeline.job import card_of, settled
 from pipeline.logs import Logs
@@ -38,6 +38,8 @@ class Checked:
     """What the detector keeps, of which a camera may want less."""
     takes: Takes
     """What its engine is given."""
+    devices: tuple[int, ...]
+    """The accelerators its engines run on."""
 
     def plan(
         self, build_engine: Callable[..., Engine], observe: Callable[[Source], Observer]
@@ -51,6 +53,7 @@ class Checked:
             build_engine=build_engine,
             outputs=Outputs(OutputConfig()),
             takes=self.takes,
+            devices=self.devices,
             observed="pictures" if self.config.pictures else "tracks",
             observe=observe,
             service=self.config.service,
@@ -102,13 +105,15 @@ def check_settings(config: ServeConfig) -> Checked:
     sources = tuple(config.sources().values())
     floor = floor_for(shared, [check_camera(source, shared, classes) for source in sources])
     check_rules(config, classes)
+    takes = takes_here(shared, card)
     return Checked(
         config=config,
         shared=shared,
         classes=classes,
         sources=sources,
         floor=floor,
-        takes=takes_here(shared, card),
+        takes=takes,
+        devices=devices_here(shared, takes),
     )
 
 

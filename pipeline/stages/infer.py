@@ -6,7 +6,8 @@ shape is built beside the ones that run. A frame is acknowledged when its tracks
 
 Another model is built and warmed for every shape in use beside the one that runs. From one frame to
 the next all go to the new one; what the old one has under way it finishes. Should one of the first
-results be bad, its frame and all that follow go to the old one, which was kept.
+results be bad, its frame and all that follow go to the old one, which was kept; it is kept until
+the supervisor knows that the new one runs in every trunk.
 """
 
 import os
@@ -23,10 +24,19 @@ from pipeline.messages import Dropped, Frame, Predictions, timing
 from pipeline.models import ModelInUse
 from pipeline.stages.lanes import Images, Job, Lane, Runner, Shape, images_of, shape_of
 from pipeline.stages.trial import Trial, check_result, close_built, say, warm
-from pipeline.transport.control import EngineBuilt, ModelSwapped, SwapFailed, SwapModel
+from pipeline.transport.control import (
+    AboutModel,
+    EngineBuilt,
+    KeepModel,
+    LeaveModel,
+    ModelSwapped,
+    SwapFailed,
+    SwapModel,
+)
 from pipeline.transport.links import Delivery
 from pipeline.transport.pool import SlotGone
 from pipeline.transport.ports import Ports
+from pipeline.trunk import Trunk
 
 _MOST_LANES = 8  # engines kept ready; each holds its weights and its activations
 
@@ -37,11 +47,12 @@ BuildEngine = Callable[..., Engine]
 class Infer:
     """Runs engines over the frames of all streams."""
 
-    def __init__(self, build: BuildEngine, model: ModelInUse) -> None:
+    def __init__(self, build: BuildEngine, trunk: Trunk) -> None:
         self._build = build
-        self._model = model
+        self._trunk = trunk
+        self._model = trunk.model
         """What frames are given to."""
-        self._before = model
+        self._before = trunk.model
         """What ran before it, while it is on trial."""
         self._trial: Trial | None = None
         self._lanes: dict[Shape, Lane] = {}
@@ -133,9 +144,12 @@ class Infer:
         if error is not None and self._trial is not None and self._trial.switched:
             self._roll_back(ports, say(error))
             return lane.runner
-        lane.runner = Runner(lane.building.result(), self._model, ports.pools)
-        _report(ports, lane.runner, time.monotonic() - lane.begun_s)
+        lane.runner = self._runner(ports, lane.building.result(), self._model)
+        self._report(ports, lane.runner, time.monotonic() - lane.begun_s)
         return lane.runner
+
+    def _runner(self, ports: Ports, engine: Engine, model: ModelInUse) -> Runner:
+        return Runner(engine, model, ports.pools, trunk=self._trunk.number)
 
     def _drop_late(self, ports: Ports, lane: Lane) -> None:
         """Leave tombstones for frames that waited too long, before they cost a request."""
@@ -216,13 +230,13 @@ class Infer:
     def _advance_trial(self, ports: Ports) -> None:
         """Bring a swap of the model on by what has come true since."""
         while ports.swaps:
-            self._begin_trial(ports, ports.swaps.popleft())
+            self._follow(ports, ports.swaps.popleft())
         trial = self._trial
         if trial is None:
             return
         if trial.switched:
             if trial.passed:
-                self._settle(ports, trial)
+                _say_passed(ports, trial)
             return
         for shape in self._lanes:
             trial.build(shape)
@@ -230,6 +244,34 @@ class Infer:
             self._refuse(ports, trial, trial.fault)
         elif trial.built and all(lane.building.done() for lane in self._lanes.values()):
             self._switch(ports, trial)
+
+    def _follow(self, ports: Ports, order: AboutModel) -> None:
+        """Do as the supervisor says of another model.
+
+        Raises:
+            StageError: it is to be kept, and has failed here since it was said to be good.
+        """
+        trial = self._trial
+        tried = trial is not None and trial.model.number == order.number
+        match order:
+            case SwapModel():
+                self._begin_trial(ports, order)
+            case KeepModel() if trial is not None and tried:
+                self._settle(trial)
+            case KeepModel(number=number) if number in self._distrusted:
+                raise StageError(f"model {number} runs elsewhere, and failed here")
+            case LeaveModel() if trial is not None and tried:
+                self._leave(ports, trial)
+            case _:
+                pass  # it is about a model that this trunk never had, or has begun with
+
+    def _leave(self, ports: Ports, trial: Trial) -> None:
+        """Give a new model up that failed in another trunk."""
+        reason = "it failed elsewhere"
+        if trial.switched:
+            self._roll_back(ports, reason)
+        else:
+            self._refuse(ports, trial, reason)
 
     def _begin_trial(self, ports: Ports, order: SwapModel) -> None:
         config = ModelConfig.model_validate(order.config)
@@ -251,20 +293,20 @@ class Infer:
         for shape in self._lanes:
             built = trial.take(shape)
             try:
-                runners[shape] = Runner(built.result(), trial.model, ports.pools)
+                runners[shape] = self._runner(ports, built.result(), trial.model)
             except PipelineError as no_room:
                 built.add_done_callback(close_built)
                 self._retiring += runners.values()
                 self._refuse(ports, trial, say(no_room))
                 return
         for shape, lane in self._lanes.items():
-            lane.before = lane.runner or Runner(lane.building.result(), self._model, ports.pools)
+            lane.before = lane.runner or self._runner(ports, lane.building.result(), self._model)
             lane.runner = runners[shape]
-            _report(ports, lane.runner, time.monotonic() - trial.begun_s)
+            self._report(ports, lane.runner, time.monotonic() - trial.begun_s)
         self._before, self._model = self._model, trial.model
         trial.begin(self._wake_up)
         if not self._lanes:
-            self._settle(ports, trial)
+            _say_passed(ports, trial)
 
     def _refuse(self, ports: Ports, trial: Trial, reason: str) -> None:
         self._trial = None
@@ -286,7 +328,7 @@ class Infer:
                 lane.building = self._submit(self._model, shape)
         self._refuse(ports, trial, reason)
 
-    def _settle(self, ports: Ports, trial: Trial) -> None:
+    def _settle(self, trial: Trial) -> None:
         """Keep the new model and let go of the one before."""
         self._trial = None
         trial.close()
@@ -294,7 +336,6 @@ class Infer:
             if lane.before is not None:
                 self._retiring.append(lane.before)
                 lane.before = None
-        ports.report(ModelSwapped(number=trial.model.number))
 
     def _close_retired(self, ports: Ports) -> None:
         for runner in [runner for runner in self._retiring if runner.idle]:
@@ -312,6 +353,19 @@ class Infer:
         ports.pools.discard(runner.results.name)
         self._builder.submit(engine.close).add_done_callback(if_cancelled)
 
+    def _report(self, ports: Ports, runner: Runner, build_s: float) -> None:
+        engine = runner.engine
+        ports.report(
+            EngineBuilt(
+                name=engine.name,
+                precision=engine.precision,
+                input_shape=engine.input_shape,
+                build_s=build_s,
+                model=runner.model.number,
+                device=self._trunk.device,
+            )
+        )
+
     def _close(self) -> None:
         self._builder.shutdown(cancel_futures=True)
         if self._trial is not None:
@@ -327,14 +381,8 @@ class Infer:
         os.close(self._wake)
 
 
-def _report(ports: Ports, runner: Runner, build_s: float) -> None:
-    engine = runner.engine
-    ports.report(
-        EngineBuilt(
-            name=engine.name,
-            precision=engine.precision,
-            input_shape=engine.input_shape,
-            build_s=build_s,
-            model=runner.model.number,
-        )
-    )
+def _say_passed(ports: Ports, trial: Trial) -> None:
+    """Tell once that a new model proved itself here."""
+    if not trial.told:
+        trial.told = True
+        ports.report(ModelSwapped(number=trial.model.number))

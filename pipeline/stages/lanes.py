@@ -12,6 +12,7 @@ from model.engines.contract import Done, Engine, takes_coded
 from pipeline.fairness import FairQueue
 from pipeline.messages import Frame
 from pipeline.models import ModelInUse
+from pipeline.topology import numbered
 from pipeline.transport.links import Delivery
 from pipeline.transport.memory import Pools
 from pipeline.transport.pool import Lease
@@ -46,7 +47,7 @@ def images_of(frame: Frame, pixels: np.ndarray) -> Images:
 class Runner:
     """An engine at work, with slots for its results."""
 
-    def __init__(self, engine: Engine, model: ModelInUse, pools: Pools) -> None:
+    def __init__(self, engine: Engine, model: ModelInUse, pools: Pools, *, trunk: int = 0) -> None:
         """Have the slots made.
 
         Raises:
@@ -57,7 +58,7 @@ class Runner:
         self.num_running = 0
         # no stream's name holds a slash, so no stream that ends takes this pool with it
         self.results = pools.create(
-            "/predictions/" + "x".join(map(str, engine.input_shape[:3])),
+            f"/{numbered('predictions', trunk)}/" + "x".join(map(str, engine.input_shape[:3])),
             engine.output_shape,
             _FLOAT32,
             engine.num_requests + _SPARE_SLOTS,

@@ -29,6 +29,8 @@ class Trial:
         self.begun_s = time.monotonic()
         self.switched = False
         """Whether frames are given to it."""
+        self.told = False
+        """Whether the supervisor knows that it passed."""
         self._submit = submit
         self._engines: dict[Shape, Future[Engine]] = {}
         self._num_good = 0

@@ -42,10 +42,15 @@ class EngineBuilt(Report, frozen=True, kw_only=True, tag=True):
     build_s: float
     model: int = 0
     """The number of its model."""
+    device: int = 0
+    """The accelerator it is on, where there are several."""
 
 
 class ModelSwapped(Report, frozen=True, kw_only=True, tag=True):
-    """Another model runs, and its first results are as they should be."""
+    """Another model runs, and its first results are as they should be.
+
+    The one before is kept until the supervisor says which of the two is.
+    """
 
     number: int
 
@@ -149,6 +154,8 @@ class Reconnect(Command, frozen=True, kw_only=True, tag=True):
     """Another reader has taken the place of the one at this address: send again."""
 
     address: str
+    to: str
+    """Where it is; mostly the same."""
 
 
 class SwapModel(Command, frozen=True, kw_only=True, tag=True):
@@ -158,6 +165,18 @@ class SwapModel(Command, frozen=True, kw_only=True, tag=True):
     config: Mapping[str, Any]
     """`ModelConfig` as JSON has it."""
     class_map: tuple[int, ...] | None
+
+
+class KeepModel(Command, frozen=True, kw_only=True, tag=True):
+    """Let go of the model before this one, which runs everywhere."""
+
+    number: int
+
+
+class LeaveModel(Command, frozen=True, kw_only=True, tag=True):
+    """Go back to the model before this one, which failed elsewhere."""
+
+    number: int
 
 
 class Unmap(Command, frozen=True, kw_only=True, tag=True):
@@ -185,7 +204,8 @@ AnyReport = (
     | Finished
     | Failed
 )
-AnyCommand = Stop | Forget | Reconnect | SwapModel | Unmap | Close
+AboutModel = SwapModel | KeepModel | LeaveModel
+AnyCommand = Stop | Forget | Reconnect | AboutModel | Unmap | Close
 
 _LINGER_MS = 1000
 _encoder = msgspec.msgpack.Encoder()

@@ -176,8 +176,9 @@ class Outlet:
                 self._release(sent)
                 sent.on_acknowledged()
 
-    def reconnect(self) -> None:
+    def reconnect(self, address: str) -> None:
         """Turn to the reader that took the place of the last, and send again what it must have."""
+        self._address = address
         self.socket.close(linger=0)
         self.socket = self._connect()
         self._credits = 0

@@ -21,6 +21,7 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     stage: str
     stream: str
+    trunk: int
     errand: bytes
     """What the stage is made for, pickled by our own supervisor."""
     checkpoint: Checkpoint | None

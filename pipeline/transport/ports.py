@@ -15,12 +15,15 @@ import zmq
 from pipeline.messages import AnyMessage, Buffers
 from pipeline.topology import Link
 from pipeline.transport.control import (
+    AboutModel,
     AnyCommand,
     AnyReport,
     Checkpoint,
     Close,
     ControlLine,
     Forget,
+    KeepModel,
+    LeaveModel,
     Reconnect,
     Stop,
     SwapModel,
@@ -79,7 +82,7 @@ class Ports:
         """Where a stage that died left off, for the one that takes its place."""
         self.busy_since_s: float | None = None
         """When the stage last came by here, where it works; None while it waits here."""
-        self.swaps: deque[SwapModel] = deque()
+        self.swaps: deque[AboutModel] = deque()
         """Orders to use another model, for the stage that runs one."""
         self.pools = pools
         self.usage = Usage()
@@ -88,6 +91,8 @@ class Ports:
         self._control = control
         self._routes = routes
         self._outlets: dict[str, Outlet] = {}
+        self._moved: dict[str, str] = {}
+        """Where readers are whose place was taken elsewhere, by their first address."""
         self._connections: dict[tuple[str, str], tuple[Outlet, ...]] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
         """Streams whose branches are gone, the last ones: what is late is not late for long."""
@@ -216,7 +221,8 @@ class Ports:
         self.pools.forget(f"{stream}/")
         for link, route in self._routes.items():
             self._connections.pop((link, stream), None)
-            for address in set(route.addresses(stream)) - set(route.addresses(_TRUNK)):
+            gone = set(self._addresses(route, stream)) - set(self._addresses(route, _TRUNK))
+            for address in gone:
                 if (outlet := self._outlets.pop(address, None)) is not None:
                     outlet.abandon()
 
@@ -234,10 +240,23 @@ class Ports:
         outlets = self._connections.get((link, stream))
         if outlets is None:
             route = self._routes[link]
-            addresses = route.addresses(stream)
+            addresses = self._addresses(route, stream)
             outlets = tuple(self._outlet(route.link, address) for address in addresses)
             self._connections[link, stream] = outlets
         return outlets
+
+    def _addresses(self, route: Route, stream: str) -> list[str]:
+        """Where the readers of a stream are now."""
+        return [self._moved.get(address, address) for address in route.addresses(stream)]
+
+    def _turn(self, address: str, to: str) -> None:
+        """Turn from a reader that is gone to the one in its place."""
+        if address != to:
+            moved = {first: to if now == address else now for first, now in self._moved.items()}
+            self._moved = {**moved, address: to}
+        if (outlet := self._outlets.pop(address, None)) is not None:
+            self._outlets[to] = outlet
+            outlet.reconnect(to)
 
     def _outlet(self, link: Link, address: str) -> Outlet:
         """The connection to a reader; streams that meet there share it."""
@@ -275,10 +294,9 @@ class Ports:
                 self._stopping = True
             case Forget(stream=stream):
                 self.forget(stream)
-            case Reconnect(address=address):
-                if address in self._outlets:
-                    self._outlets[address].reconnect()
-            case SwapModel():
+            case Reconnect(address=address, to=to):
+                self._turn(address, to)
+            case SwapModel() | KeepModel() | LeaveModel():
                 self.swaps.append(command)
             case Unmap(pool=pool):
                 self.pools.forget(pool)

@@ -54,6 +54,7 @@ from pipeline.topology import Addresses, Graph, Link, Stage
 from pipeline.transport.control import Close, EngineBuilt, Failed, Finished
 from pipeline.transport.memory import PoolDesk, Pools
 from pipeline.transport.ports import Ports
+from pipeline.trunk import Trunk
 
 WINDOW = 8
 FRAMES = Link("frames", Frame, depth=WINDOW, window=WINDOW, resend=True)
@@ -346,11 +347,11 @@ def _trunk(
     floor = Suppression(min_score=TrackingConfig().low_score)
     build = ForCanvases(build_engine)
     feed = Feed(takes, pictures, options, count)
-    model = ModelInUse(config=config.model)
+    errand = Trunk(model=ModelInUse(config=config.model))
     make = ForCoded(build_engine, GpuConfig(), floor, None) if takes == "coded" else build
     stages = (
         Stage("feed", "trunk", (FOUND,), (FRAMES,), lambda _: feed),
-        Stage("infer", "trunk", (FRAMES,), (PREDICTIONS,), lambda _: Infer(make, model)),
+        Stage("infer", "trunk", (FRAMES,), (PREDICTIONS,), lambda _: Infer(make, errand)),
         Stage("suppress", "trunk", (PREDICTIONS,), (FOUND,), lambda _: Suppress(floor, None)),
     )
     with machine_use() as machine:

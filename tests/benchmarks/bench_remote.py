@@ -42,6 +42,7 @@ from pipeline.transport.memory import PoolDesk, Pools
 from pipeline.transport.ports import Ports
 from pipeline.transport.uplink import Uplink
 from pipeline.transport.wire import PROTOCOL, Hello, model_facts
+from pipeline.trunk import Trunk
 from tests.pipeline.scenes import make_card_file
 
 SHAPE = (1, 384, 640, 3)
@@ -167,7 +168,7 @@ def here(runs: int) -> dict[str, float]:
                 "trunk",
                 (FRAMES,),
                 (PREDICTIONS,),
-                lambda _: Infer(build, ModelInUse(config=ModelConfig())),
+                lambda _: Infer(build, Trunk(model=ModelInUse(config=ModelConfig()))),
             ),
             Stage(
                 *("suppress", "trunk", (PREDICTIONS,), (FOUND,)),

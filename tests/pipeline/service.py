@@ -84,6 +84,7 @@ def running(
     build: Callable[..., Any] = build_squares,
     classes: tuple[str, ...] = CLASSES,
     takes: Takes = "canvases",
+    devices: tuple[int, ...] = (0,),
     **nodes: Any,
 ) -> Iterator[Running]:
     """Run a service until the block is left."""
@@ -99,6 +100,7 @@ def running(
         floor=tracker_floor(config),
         build_engine=build,
         takes=takes,
+        devices=devices,
         outputs=Outputs(config.output),
         take=lambda frame, tracks: hands[0].take(frame, tracks),
         service=service,

@@ -49,6 +49,10 @@ def test_a_graph_is_printed_as_a_line_a_stage() -> None:
     ]
 
 
+def test_where_there_are_several_trunks_the_print_says_so() -> None:
+    assert "each of 2 trunks:" in str(replace(GRAPH, num_trunks=2)).splitlines()
+
+
 def test_two_links_at_one_stage_are_printed_side_by_side() -> None:
     draw = replace(DRAW, reads=(TRACKED, FOUND))
     assert "  tracked[16], found[8] -> draw" in str(Graph((INFER,), (SOURCE, TRACK, WRITE, draw)))
@@ -101,6 +105,14 @@ def test_each_reader_has_an_address_and_each_stream_one_in_the_branch() -> None:
     assert all(address.startswith("inproc://run/") for address in seen)
     both = [addresses.link(GRAPH, FRAMES, INFER, stream) for stream in ("yard", "gate")]
     assert both[0] == both[1]
+
+
+def test_each_trunk_has_addresses_of_its_own_and_a_branch_s_do_not_change_with_its_trunk() -> None:
+    addresses = Addresses("inproc://run")
+    first, second = (addresses.link(GRAPH, FRAMES, INFER, "yard", trunk) for trunk in (0, 1))
+    assert first == "inproc://run/frames.infer"
+    assert second == "inproc://run/frames.infer#1"
+    assert len({addresses.link(GRAPH, FOUND, TRACK, "yard", trunk) for trunk in (0, 1)}) == 1
 
 
 def test_the_address_of_a_stream_of_any_name_fits_a_socket_path() -> None:

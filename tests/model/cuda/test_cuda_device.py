@@ -82,7 +82,7 @@ def test_without_cupy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_gpu_that_is_not_there_is_named(cupy: FakeCupy) -> None:
     del cupy
     assert CudaDevice(0).name == "a GPU of this test"
-    with pytest.raises(EngineError, match=r"gpu.device: there are 1 GPUs here, got 2"):
+    with pytest.raises(EngineError, match=r"gpu.devices: there are 1 GPUs here, got 2"):
         CudaDevice(2)
 
 

@@ -10,7 +10,7 @@ import zmq
 from pipeline.errors import StageError
 from pipeline.messages import Ended, Found, Picture
 from pipeline.topology import Link
-from pipeline.transport.control import Close, Forget, Stop
+from pipeline.transport.control import Close, Forget, Reconnect, Stop
 from pipeline.transport.ports import ClosedDown, Ports
 from tests.pipeline.transport.rig import (
     TIMEOUT_S,
@@ -336,6 +336,41 @@ def test_a_stage_hears_commands_while_its_reader_is_gone(rig: Rig) -> None:
     rig.tell(writer, Close())
     with pytest.raises(ClosedDown):
         sending.result(TIMEOUT_S)
+
+
+def move(rig: Rig, writer: Ports, link: Link, before: str, after: str) -> None:
+    places = [rig.address(link, reader, "yard") for reader in (before, after)]
+    rig.tell(writer, Reconnect(address=places[0], to=places[1]))
+    wait_until(writer, lambda: writer._moved.get(places[0]) == places[1])
+
+
+def test_what_a_reader_did_not_acknowledge_goes_to_the_one_elsewhere_that_takes_its_place(
+    rig: Rig,
+) -> None:
+    writer = rig.ports("writer", writes={DEEP: ["trunk0"]})
+    first = rig.ports("trunk0", reads=[DEEP])
+    held = [rig.deliver(writer, "found", first, found(index)) for index in range(3)]
+    held[0].acknowledge()
+    wait_until(writer, lambda: writer.can_send("found", "yard"))
+    rig.close(first)
+    for before, after in (("trunk0", "trunk1"), ("trunk1", "trunk2")):
+        reader = rig.ports(after, reads=[DEEP])
+        move(rig, writer, DEEP, before, after)
+        sending = rig.begin(writer.send, "found", found(held[-1].message.frame_index + 1))
+        count = 1 + len(held[1:])
+        held = [delivery for _ in range(count) if (delivery := reader.receive("found"))]
+        held[0].acknowledge()
+        sending.result(TIMEOUT_S)
+        settle(writer)
+    assert [delivery.message.frame_index for delivery in held] == [2, 3, 4]
+
+
+def test_a_reader_may_move_before_anything_was_sent_to_it(rig: Rig) -> None:
+    writer = rig.ports("writer", writes={DEEP: ["trunk0"]})
+    move(rig, writer, DEEP, "trunk0", "trunk1")
+    move(rig, writer, DEEP, "trunk1", "trunk2")
+    reader = rig.ports("trunk2", reads=[DEEP])
+    assert rig.deliver(writer, "found", reader, found()).message == found()
 
 
 def test_answers_given_before_a_reader_closes_arrive(rig: Rig) -> None:
