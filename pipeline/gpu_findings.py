@@ -27,7 +27,8 @@ def cuda() -> Finding:
     torch = importlib.import_module("torch")
     known = [torch.cuda.get_device_properties(place) for place in range(driver.num_devices)]
     cards = ", ".join(f"{card.name} ({card.total_memory >> 30} GiB)" for card in known)
-    detail = f"{cards}; CUDA {torch.version.cuda}: --engine cuda runs there"
+    where = "there" if len(known) == 1 else "on all of them (gpu.devices), each stream on one"
+    detail = f"{cards}; CUDA {torch.version.cuda}: --engine cuda runs {where}"
     return Finding(name="cuda", present=True, optional=True, detail=detail)
 
 

@@ -123,6 +123,10 @@ class Job:
                 "input_shapes": [list(engine.input_shape) for engine in engines],
                 "build_s": round(sum(engine.build_s for engine in engines), 3),
             },
+            "devices": [
+                {"device": each.device, "fault": each.fault or None}
+                for each in self.supervisor.devices()
+            ],
             "settings": self.config.model_dump(mode="json"),
             "streams": [self._stream_summary(state) for state in self.streams],
             "replaced": [death.whose for death in replaced],
@@ -139,6 +143,7 @@ class Job:
             "reason": state.reason or None,
             "decoder": state.decoder.path,
             "decoder_reason": state.decoder.reason or None,
+            "device": self.supervisor.device_of(state),
             "encoder": state.encoder.name if state.encoder else None,
             "encoder_reason": (state.encoder and state.encoder.reason) or None,
             "declared_frames": state.facts.num_frames if state.facts else None,

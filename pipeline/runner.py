@@ -79,6 +79,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,7 +98,6 @@ from pipeline.swapping import Swapping
 from pipeline.topology import Stage
 from pipeline.totals import Counted
 from pipeline.transport.control import (
-    AnyCommand,
     AnyReport,
     CameraState,
     Checkpoint,
@@ -108,11 +108,9 @@ from pipeline.transport.control import (
     Enough,
     Failed,
     Finished,
-    Forget,
     Incomplete,
     ModelSwapped,
     Ready,
-    Reconnect,
     Stop,
     StreamFacts,
     SwapFailed,
@@ -120,6 +118,7 @@ from pipeline.transport.control import (
 )
 from pipeline.trunk import Trunk
 from pipeline.trunks import DeviceState, Trunks
+from pipeline.wiring import Wiring
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +167,7 @@ class Supervisor:
         self._stop_level = 0
         self._stop_done = 0
         self._branches = Branches(counters)
+        self._wiring = Wiring(self._crew, self._branches)
         self._roster = Roster(sources, counters.room)
         for source in sources:
             self._branches.enrol(source)
@@ -234,6 +234,10 @@ class Supervisor:
     def devices(self) -> tuple[DeviceState, ...]:
         """How each accelerator is doing; from any thread."""
         return self._trunks.states(self.streams.values())
+
+    def device_of(self, state: StreamState) -> int:
+        """The accelerator that looks at a stream, or did last."""
+        return self._trunks.device(state.branch.trunk)
 
     def counted(self) -> Mapping[str, Counted]:
         """What every camera there is or was has counted, over all its branches."""
@@ -341,20 +345,27 @@ class Supervisor:
         match report:
             case Ready() if worker in self._replacing:
                 self._replacing.discard(worker)
-                self._introduce(stage, state, state.branch.trunk if state else trunk)
+                self._wiring.introduce(stage, state, state.branch.trunk if state else trunk)
             case Finished(usage=usage):
                 self.usage[worker] = usage
                 if state and any(link in stage.reads for link in self._from_trunk):
                     state.answered = True
-                    self._forget(state)  # what still comes to it came twice
-            case EngineBuilt():
-                self.engines.append(report)
-            case ModelSwapped() | SwapFailed():
-                self._swapping.on_report(trunk, report)
+                    self._wiring.forget(state)  # what still comes to it came twice
         if state:
             self._handle_branch(worker, state, report)
-        elif isinstance(report, Failed) and not self._give_up(worker, report):
-            self._end_run(report.message, report.trace)
+        else:
+            self._handle_trunk(worker, trunk, report)
+
+    def _handle_trunk(self, worker: str, trunk: int, report: AnyReport) -> None:
+        match report:
+            case EngineBuilt():
+                self.engines.append(report)
+            case ModelSwapped(number=number):
+                self._swapping.on_passed(trunk, number)
+            case SwapFailed(number=number, reason=reason):
+                self._swapping.on_failed(number, self._trunks.named(trunk, reason))
+            case Failed() if not self._give_up(worker, report):
+                self._end_run(self._trunks.named(trunk, report.message), report.trace)
 
     def _give_up(self, worker: str, report: Failed) -> bool:
         """Have the process of a service's trunk replaced, if it has one."""
@@ -396,7 +407,7 @@ class Supervisor:
             "dropped_shutdown" if self._stop_level > 1 else "dropped_stage_died",
             counters.num_in_flight,
         )
-        self._forget(state)
+        self._wiring.forget(state)
         self._crew.discard_pools(state.branch.stream)
         if self._service is not None and not (state.complete or state.stopped):
             self._plan_return(state, self._service.retry_failed_s)
@@ -409,14 +420,6 @@ class Supervisor:
         of_camera = {"camera": state.source.name}
         logger.warning("%s; it is begun anew %s", state.fault, after, extra=of_camera)
 
-    def _forget(self, state: StreamState) -> None:
-        """Have the trunk take what it sends to this stream as acknowledged from here on."""
-        self._tell_trunk(state.branch.trunk, Forget(stream=state.branch.stream))
-
-    def _tell_trunk(self, number: int, command: AnyCommand) -> None:
-        for stage in self._graph.trunk:
-            self._crew.tell(worker_name(stage.name, trunk=number), command)
-
     def _bury(self, death: Death) -> None:
         """Replace a process that died, or end what cannot go on without it."""
         if not death.stream:
@@ -425,7 +428,7 @@ class Supervisor:
         state = self._branches.find(death.stream)
         assert state is not None
         for pool in death.pools:
-            self._tell_trunk(state.branch.trunk, Unmap(pool=pool))
+            self._wiring.tell_trunk(state.branch.trunk, Unmap(pool=pool))
         lost = [worker_name(stage.name, death.stream) for stage in self._graph.group(death.group)]
         fatal = death.group == "sinks" or (death.group == "track" and not state.source.live)
         again = fatal or self._failures.note(death.group, state.source.name)
@@ -450,14 +453,16 @@ class Supervisor:
     def _bury_trunk(self, death: Death) -> None:
         """Replace a trunk that died, or give it up, or end the run with the last."""
         again = self._goes_on and self._failures.note(death.group, str(death.trunk))
+        named = partial(self._trunks.named, death.trunk)
         if not again and (not self._goes_on or self._trunks.working == (death.trunk,)):
-            self._end_run(f"the process of {death.group} ended before its work did: {death.reason}")
+            reason = f"the process of {death.group} ended before its work did: {death.reason}"
+            self._end_run(named(reason))
             return
-        self._swapping.on_trunk_lost(death.reason)
+        self._swapping.on_trunk_lost(named(death.reason))
         streams = [s for s in self._branches.working if s.branch.trunk == death.trunk]
-        title = self._trunks.title(death.group, death.trunk)
+        said = named(f"{death.group}: {death.reason}")
         if again:
-            logger.warning("%s: %s; replaced", title, death.reason)
+            logger.warning("%s; replaced", said)
             self._note_replaced(death)
             self._replacing.update(
                 worker_name(stage.name, trunk=death.trunk) for stage in self._graph.trunk
@@ -465,44 +470,13 @@ class Supervisor:
             self._start_trunk(death.trunk)
         else:
             self._trunks.give_up(death.trunk, death.reason)
-            logger.error("%s: %s; given up, its streams go over to others", title, death.reason)
+            logger.error("%s; given up, its streams go over to others", said)
         for state in streams:
             if not again:
-                self._move(state)
+                others = self._branches.working
+                self._wiring.move(state, self._trunks.least_busy(state.source, others))
             if state.answered:  # the one that died was told, this one was not
-                self._forget(state)
-
-    def _move(self, state: StreamState) -> None:
-        """Turn a stream from a trunk that was given up to another."""
-        before = state.branch.trunk
-        after = self._trunks.least_busy(state.source, self._branches.working)
-        state.branch = replace(state.branch, trunk=after)
-        for stage in self._graph.trunk:
-            for link in stage.reads:
-                writer = self._graph.writer(link)
-                if writer in self._graph.branch:
-                    old, new = (self._crew.address(link, stage, "", at) for at in (before, after))
-                    worker = worker_name(writer.name, state.branch.stream)
-                    self._crew.tell(worker, Reconnect(address=old, to=new))
-
-    def _introduce(self, stage: Stage, state: StreamState | None, trunk: int) -> None:
-        """Turn the writers of what a stage reads to the worker that is new in its place."""
-        for link in stage.reads:
-            writer = self._graph.writer(link)
-            if writer.group == stage.group:
-                continue  # it is as new, and connected to no other
-            stream = state.branch.stream if state else ""
-            address = self._crew.address(link, stage, stream, trunk)
-            for worker in self._writers(writer, state, trunk):
-                self._crew.tell(worker, Reconnect(address=address, to=address))
-
-    def _writers(self, writer: Stage, state: StreamState | None, trunk: int) -> list[str]:
-        """The workers that write to a branch, or to a trunk."""
-        if writer in self._graph.trunk:
-            return [worker_name(writer.name, trunk=trunk)]
-        there = [s for s in self._branches.working if s.branch.trunk == trunk]
-        states = there if state is None else [state]
-        return [worker_name(writer.name, each.branch.stream) for each in states]
+                self._wiring.forget(state)
 
     def _stop_source(self, state: StreamState) -> None:
         state.stopped = True

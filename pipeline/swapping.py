@@ -23,8 +23,6 @@ from pipeline.transport.control import (
     AboutModel,
     KeepModel,
     LeaveModel,
-    ModelSwapped,
-    SwapFailed,
     SwapModel,
 )
 
@@ -84,13 +82,15 @@ class Swapping:
         config = model.config.model_dump(mode="json")
         yield SwapModel(number=model.number, config=config, class_map=model.class_map)
 
-    def on_report(self, trunk: int, report: ModelSwapped | SwapFailed) -> None:
-        """Note how it went in a trunk."""
+    def on_failed(self, number: int, reason: str) -> None:
+        """Note that a model failed in a trunk."""
+        if self._next is not None and number == self._next.number:
+            self.fail(reason)
+
+    def on_passed(self, trunk: int, number: int) -> None:
+        """Note that a model proved itself in a trunk."""
         model = self._next
-        if model is None or report.number != model.number:
-            return
-        if isinstance(report, SwapFailed):
-            self.fail(report.reason)
+        if model is None or number != model.number:
             return
         self._trying.discard(trunk)
         if self._trying:

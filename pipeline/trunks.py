@@ -42,13 +42,17 @@ class Trunks:
         """The numbers of those that were not given up."""
         return tuple(n for n in range(len(self._devices)) if n not in self._faults)
 
+    def device(self, number: int) -> int:
+        """The accelerator that a trunk is on."""
+        return self._devices[number]
+
     def errand(self, number: int, model: ModelInUse) -> Trunk:
         """What a trunk is told when it begins."""
         return Trunk(number=number, device=self._devices[number], model=model)
 
-    def title(self, group: str, number: int) -> str:
-        """What a group of its stages is called; where there is no other, by the group alone."""
-        return group if len(self._devices) == 1 else f"{group} on device {self._devices[number]}"
+    def named(self, number: int, text: str) -> str:
+        """What is said of a trunk, led by its device where there are several."""
+        return text if len(self._devices) == 1 else f"device {self._devices[number]}: {text}"
 
     def give_up(self, number: int, fault: str) -> None:
         """Have no stream go there any more."""

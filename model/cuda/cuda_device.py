@@ -5,6 +5,8 @@ Only addresses and streams pass between the two. Errors of both become `EngineEr
 never met a GPU: it was written from what both libraries document, and tests play CuPy to it.
 """
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -27,6 +29,10 @@ _DEVICE_TO_HOST: Final = 2
 _READ_ONLY: Final = 8
 """How memory is registered that this process may not write to, as pools of other processes are."""
 _WRITABLE: Final = 0
+_REGISTERED: Final[Counter[int]] = Counter()
+"""By how many GPUs of this process memory is read, by its address: once one of them has registered
+it, all may copy from it, and no other can."""
+_REGISTERING: Final = threading.Lock()
 _NUM_WARM_UPS: Final = 3
 """Libraries choose among their kernels and load them in the first runs, which a capture forbids."""
 
@@ -139,20 +145,34 @@ class CudaDevice:
         return memory.numpy().view(dtype).reshape(shape)
 
     def register(self, memory: np.ndarray) -> bool:
+        address = memory.ctypes.data
+        with _REGISTERING:
+            if not _REGISTERED[address] and not self._register(address, memory.nbytes):
+                return False
+            _REGISTERED[address] += 1
+            return True
+
+    def _register(self, address: int, num_bytes: int) -> bool:
         """CuPy clears what a refusal leaves behind, which torch would take for its own."""
         runtime = self._cupy.cuda.runtime
         with self._cupy.cuda.Device(self.index):
             for flags in (_READ_ONLY, _WRITABLE):
                 try:
-                    runtime.hostRegister(memory.ctypes.data, memory.nbytes, flags)
+                    runtime.hostRegister(address, num_bytes, flags)
                 except runtime.CUDARuntimeError:
                     continue
                 return True
         return False
 
     def unregister(self, memory: np.ndarray) -> None:
-        with translated("unregistering memory"), self._cupy.cuda.Device(self.index):
-            self._cupy.cuda.runtime.hostUnregister(memory.ctypes.data)
+        address = memory.ctypes.data
+        with _REGISTERING:
+            _REGISTERED[address] -= 1
+            if _REGISTERED[address]:
+                return
+            del _REGISTERED[address]
+            with translated("unregistering memory"), self._cupy.cuda.Device(self.index):
+                self._cupy.cuda.runtime.hostUnregister(address)
 
     def copy_in(self, to: int, source: int, num_bytes: int, stream: "Stream") -> None:
         self._copy(to, source, num_bytes, _HOST_TO_DEVICE, stream)

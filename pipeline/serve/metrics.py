@@ -23,6 +23,7 @@ from pipeline.runner import Supervisor
 from pipeline.streams import StreamState
 from pipeline.telling.teller import Statistics
 from pipeline.transport.control import CameraCondition
+from pipeline.trunks import DeviceState
 
 _STATES: Final = (*get_args(CameraCondition), "failed")
 _COUNTED: Final[dict[Counter, tuple[str, str]]] = {
@@ -64,11 +65,15 @@ class _Snapshot:
         )
 
     def _engine(self) -> Iterable[Metric]:
-        info = InfoMetricFamily("sightline_engine", "What looks at the frames.", labels=["shape"])
+        info = InfoMetricFamily(
+            "sightline_engine", "What looks at the frames.", labels=["device", "shape"]
+        )
         for engine in self._supervisor.engines_in_use():
             shape = "x".join(map(str, engine.input_shape))
-            info.add_metric([shape], {"name": engine.name, "precision": engine.precision})
+            what = {"name": engine.name, "precision": engine.precision}
+            info.add_metric([str(engine.device), shape], what)
         yield info
+        yield from _devices(self._supervisor.devices())
         yield GaugeMetricFamily(
             "sightline_model_number",
             "0 for the model of the start, one more for each that was tried since.",
@@ -81,6 +86,19 @@ class _Snapshot:
         for group, count in sorted(dict(self._supervisor.num_replaced).items()):
             replaced.add_metric([group], count)
         yield replaced
+
+
+def _devices(devices: Iterable[DeviceState]) -> Iterator[Metric]:
+    cameras = GaugeMetricFamily(
+        "sightline_device_cameras", "Cameras that are looked at there.", labels=["device"]
+    )
+    given_up = GaugeMetricFamily(
+        "sightline_device_given_up", "1 where its detector died too often.", labels=["device"]
+    )
+    for each in devices:
+        cameras.add_metric([str(each.device)], len(each.streams))
+        given_up.add_metric([str(each.device)], float(bool(each.fault)))
+    return iter((cameras, given_up))
 
 
 def _counters(counted: Mapping[str, Mapping[Counter, int]]) -> Iterator[Metric]:

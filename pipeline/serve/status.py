@@ -24,6 +24,7 @@ def describe(
             "number": supervisor.model.number,
             "engines": [msgspec.to_builtins(engine) for engine in supervisor.engines_in_use()],
         },
+        "devices": [msgspec.to_builtins(device) for device in supervisor.devices()],
         "cameras": {
             name: _camera(state, counted[name], rates.get(name, Rate()))
             for name, state in streams.items()

@@ -2,7 +2,8 @@
 """What `doctor` says of a GPU, here and where the driver is played."""
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import av
 import pytest
@@ -40,6 +41,22 @@ def test_what_lacks_beside_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert findings.cuda().detail.endswith("needs CuPy (extra: gpu)")
     monkeypatch.setattr(findings, "importable", lambda _: False)
     assert "extra: gpu" in findings.cupy().detail
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_of_several_gpus_it_is_said_that_all_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="H200", total_memory=140 << 30)
+    played: Any = ModuleType("torch")
+    played.cuda = SimpleNamespace(get_device_properties=lambda _: card)
+    played.version = SimpleNamespace(cuda="13.0")
+    monkeypatch.setitem(sys.modules, "torch", played)
+    monkeypatch.setattr(findings, "what_lacks", lambda: None)
+    found = findings.cuda()
+    assert found.present
+    assert found.detail == (
+        "H200 (140 GiB), H200 (140 GiB); CUDA 13.0: --engine cuda runs on all of them "
+        "(gpu.devices), each stream on one"
+    )
 
 
 @pytest.mark.usefixtures("_gpu")

@@ -24,6 +24,8 @@ from pipeline.config import (
 )
 from pipeline.job import Job
 from pipeline.runner import Supervisor
+from pipeline.serve import metrics
+from pipeline.serve.status import describe
 from tests.pipeline.planned import NOTED, PlannedGpu, build_planned, make_clip
 from tests.pipeline.scenes import make_card_file
 from tests.pipeline.service import DOOR, GATE, YARD, Running, replay, running
@@ -120,6 +122,7 @@ def test_two_gpus_in_one_process_give_the_tracks_of_one_byte_for_byte(
     assert job.complete, job.streams[0].reason + job.streams[0].trace
     assert [tracks(tmp_path, name) for name in NAMES] == [expected, expected]
     assert {engine.device for engine in job.supervisor.engines} == {0, 1}
+    assert [stream["device"] for stream in job.summary()["streams"]] == [0, 1]
     assert {"infer", "infer#1", "suppress", "suppress#1"} <= job.supervisor.usage.keys()
     assert [job.supervisor.usage[name]["messages"] for name in ("infer", "infer#1")] == (
         [NUM_FRAMES + 1] * 2
@@ -159,9 +162,11 @@ def test_19_streams_of_a_device_that_is_given_up_go_over_and_no_track_is_another
     assert len(killer.others) == 1
     assert job.summary()["replaced"] == ["trunk#1"]
     assert [state.branch.stream for state in job.streams] == list(NAMES)  # the same branches
+    assert [stream["device"] for stream in job.summary()["streams"]] == [0, 0]
+    assert [each["fault"] for each in job.summary()["devices"]] == [None, "it died"]
     told = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [record.message for record in told] == [
-        "trunk on device 1: it died; given up, its streams go over to others"
+        "device 1: trunk: it died; given up, its streams go over to others"
     ]
     counters = [job.counters[name] for name in NAMES]
     assert [(c["decoded"], c["tracked"]) for c in counters] == [(NUM_FRAMES, NUM_FRAMES)] * 2
@@ -287,6 +292,13 @@ def test_18_cameras_that_come_and_go_are_spread_and_leave_nothing(
         supervisor.add(replay(DOOR, clip))
         service.wait_for_frames(DOOR, 3)
         assert at() == [(YARD,), (DOOR,)]
+        nothing: Any = {}
+        status = describe(supervisor, nothing, {})
+        assert status["devices"][1] == {"device": 1, "streams": (DOOR,), "fault": ""}
+        assert {engine["device"] for engine in status["model"]["engines"]} == {0, 1}
+        cameras, given_up = metrics._devices(supervisor.devices())
+        assert [(s.labels["device"], s.value) for s in cameras.samples] == [("0", 1), ("1", 1)]
+        assert [s.value for s in given_up.samples] == [0, 0]
         supervisor.remove(YARD)
         service.wait(lambda: service.is_gone(YARD))
         supervisor.add(replay(GATE, clip))

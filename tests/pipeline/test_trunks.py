@@ -25,8 +25,6 @@ from pipeline.swapping import Swapping
 from pipeline.transport.control import (
     KeepModel,
     LeaveModel,
-    ModelSwapped,
-    SwapFailed,
     SwapModel,
 )
 from pipeline.trunk import Trunk
@@ -79,8 +77,8 @@ def test_a_place_that_is_free_is_taken_and_a_device_that_is_given_up_gets_no_str
 
 
 def test_where_there_is_one_device_nothing_is_named_after_it() -> None:
-    assert Trunks((3,)).title("trunk", 0) == "trunk"
-    assert Trunks((1, 3)).title("trunk", 1) == "trunk on device 3"
+    assert Trunks((3,)).named(0, "it died") == "it died"
+    assert Trunks((1, 3)).named(1, "it died") == "device 3: it died"
     assert [worker_name("infer", trunk=number) for number in (0, 1)] == ["infer", "infer#1"]
 
 
@@ -150,29 +148,26 @@ def swapping(card_file: Path, tmp_path: Path) -> Swapping:
     return swapping
 
 
-PASSED, FAILED = ModelSwapped(number=1), SwapFailed(number=1, reason="it broke")
-
-
 def test_a_model_is_kept_when_it_has_proved_itself_in_every_trunk(swapping: Swapping) -> None:
-    swapping.on_report(1, PASSED)
-    swapping.on_report(1, PASSED)
+    swapping.on_passed(1, 1)
+    swapping.on_passed(1, 1)
     assert swapping.in_use.number == 0
     assert list(swapping.orders((0, 1))) == []
-    swapping.on_report(0, PASSED)
+    swapping.on_passed(0, 1)
     assert swapping.in_use.number == 1
     assert list(swapping.orders((0, 1))) == [KeepModel(number=1)]
     assert list(swapping.orders((0, 1))) == []
 
 
 @pytest.mark.parametrize("end", ["failure", "death"])
-@pytest.mark.parametrize("earlier", [(), ((1, PASSED),)])
+@pytest.mark.parametrize("passed", [(), (1,)])
 def test_a_model_that_fails_in_one_trunk_is_left_in_all(
-    swapping: Swapping, tmp_path: Path, end: str, earlier: tuple[tuple[int, ModelSwapped], ...]
+    swapping: Swapping, tmp_path: Path, end: str, passed: tuple[int, ...]
 ) -> None:
-    for trunk, report in earlier:
-        swapping.on_report(trunk, report)
+    for trunk in passed:
+        swapping.on_passed(trunk, 1)
     if end == "failure":
-        swapping.on_report(0, FAILED)
+        swapping.on_failed(1, "it broke")
     else:
         swapping.on_trunk_lost("it died")
     assert swapping.in_use.number == 0
@@ -180,11 +175,11 @@ def test_a_model_that_fails_in_one_trunk_is_left_in_all(
     orders = list(swapping.orders((0, 1)))
     assert orders[0] == LeaveModel(number=1)
     assert isinstance(orders[1], SwapModel)
-    for report in (PASSED, FAILED):  # late, and of the one that was left
-        swapping.on_report(0, report)
+    swapping.on_passed(0, 1)  # late, and of the one that was left
+    swapping.on_failed(1, "it broke")
     assert not again.done()
     for trunk in (0, 1):
-        swapping.on_report(trunk, ModelSwapped(number=2))
+        swapping.on_passed(trunk, 2)
     assert again.result(0).number == 2
 
 

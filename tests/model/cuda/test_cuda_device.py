@@ -5,6 +5,7 @@ CuPy is played by a few lines here, after what it documents.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.cuda import cuda_device
 from model.cuda.cuda_device import CudaDevice, CudaStream, open_device, translated
 from model.cuda.device import OutOfDeviceMemory
 from model.cuda.source import ARGUMENTS
@@ -29,7 +31,12 @@ class FakeCupy:
         self.flags: list[int] = []
         self.refused_flags: tuple[int, ...] = ()
         self.refused_kernel = False
-        runtime = SimpleNamespace(hostRegister=self._register, CUDARuntimeError=RuntimeError)
+        self.unregistered: list[int] = []
+        runtime = SimpleNamespace(
+            hostRegister=self._register,
+            hostUnregister=self.unregistered.append,
+            CUDARuntimeError=RuntimeError,
+        )
         self.cuda = SimpleNamespace(
             runtime=runtime,
             Device=self._current,
@@ -63,7 +70,8 @@ class FakeCupy:
 def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
     fake = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", fake)  # type: ignore[arg-type]
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(cuda_device, "_REGISTERED", Counter())
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU of this test")
     return fake
 
@@ -82,7 +90,7 @@ def test_without_cupy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_gpu_that_is_not_there_is_named(cupy: FakeCupy) -> None:
     del cupy
     assert CudaDevice(0).name == "a GPU of this test"
-    with pytest.raises(EngineError, match=r"gpu.devices: there are 1 GPUs here, got 2"):
+    with pytest.raises(EngineError, match=r"gpu.devices: there are 2 GPUs here, got 2"):
         CudaDevice(2)
 
 
@@ -130,6 +138,20 @@ def test_memory_is_registered_to_be_read_else_as_it_may(
     cupy.refused_flags = refused
     assert CudaDevice().register(np.zeros(4096, np.uint8)) == registered
     assert cupy.flags == tried
+
+
+def test_memory_that_two_gpus_read_is_registered_once_and_until_the_last_lets_go(
+    cupy: FakeCupy,
+) -> None:
+    memory = np.zeros(4096, np.uint8)
+    for device in (CudaDevice(0), CudaDevice(1)):
+        assert device.register(memory)
+    assert cupy.flags == [8]
+    CudaDevice(0).unregister(memory)
+    assert not cupy.unregistered
+    CudaDevice(1).unregister(memory)
+    assert cupy.unregistered == [memory.ctypes.data]
+    assert not cuda_device._REGISTERED
 
 
 @pytest.mark.parametrize(
