@@ -120,7 +120,8 @@ class WorkerProcess:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         else:
-            self.control.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # it may be closed already
+                self.control.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close our ends; a process that still works ends by that."""
@@ -161,10 +162,8 @@ class Crew:
             )
             for stage in self.graph.group(group)
         ]
-        home: Host | WorkerProcess = self._host
-        if group not in self._here:
-            home = self._idle(group) or self._hire(group)
-            home.stream, home.trunk = stream, trunk
+        home = self._home_of(group, stream, trunk)
+        if isinstance(home, WorkerProcess):
             home.working.update(job.worker for job in jobs)
         for job in jobs:
             self._home[job.worker] = home
@@ -251,6 +250,16 @@ class Crew:
         self._context.term()
         self._pools.forget_all()
         self._desk.close()
+
+    def _home_of(self, group: str, stream: str, trunk: int) -> Host | WorkerProcess:
+        """Where a group is to work."""
+        if group in self._here:
+            return self._host
+        if group in self.graph.hosted:
+            return self._home[worker_name(self.graph.trunk[0].name, trunk=trunk)]
+        process = self._idle(group) or self._hire(group)
+        process.stream, process.trunk = stream, trunk
+        return process
 
     def _idle(self, group: str) -> WorkerProcess | None:
         idle = (p for p in self._processes if p.group == group and not p.working)

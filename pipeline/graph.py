@@ -10,7 +10,8 @@ With `remote`, infer and suppress run on another host and one stage stands for t
 Full-size pictures pass by the trunk, which needs none; they exist only while a sink wants them.
 
 Where stages run in processes, a process holds one group: `trunk` (one for each accelerator), and
-for each stream `read`, `track`, and `sinks`, which must not end one with another.
+for each stream `read`, `track`, and `sinks`, which must not end one with another. Decoders that use
+the GPU of their trunk work in its process, as a group of their own.
 """
 
 import secrets
@@ -106,6 +107,7 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
         read_keys(plan.config.remote.key)
         read_public(plan.config.remote.server_key)
     make = _Makers(plan, counters)
+    decoding = "decode" if _decodes_in_trunk(plan) else "read"
     # fmt: off
     trunk: tuple[Stage, ...] = (
         #     name            group    reads               writes              worker
@@ -118,7 +120,7 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
         )
     branch: tuple[Stage, ...] = (
         Stage("source",       "read",  (),                 (packets,),         make.source),
-        Stage("decode",       "read",  (packets,), (frames, pictures) if pictured else (frames,),
+        Stage("decode",       decoding, (packets,), (frames, pictures) if pictured else (frames,),
                                                                                make.decode),
         Stage("track",        "track", (found,),           (tracked,),         make.track),
         *make.readers_of_tracks(tracked, pictures),
@@ -129,7 +131,13 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
             Stage("write-video", "sinks", (drawn,),            (),             make.write_video),
         )
     # fmt: on
-    return Graph(trunk, branch, num_trunks=len(plan.devices))
+    hosted = ("decode",) if decoding == "decode" else ()
+    return Graph(trunk, branch, num_trunks=len(plan.devices), hosted=hosted)
+
+
+def _decodes_in_trunk(plan: Plan) -> bool:
+    """Whether decoders use the GPU that looks: each process that does takes some of its memory."""
+    return plan.takes == "coded" and plan.config.gpu.decode != "cpu"
 
 
 def engine_builder(plan: Plan, device: int) -> ForCanvases | ForCoded:
@@ -206,9 +214,7 @@ class _Makers:
 
     def _hardware(self, source: Source, device: int) -> Hardware | None:
         """The GPU for a stream's decoder, if it is to use one."""
-        gpu = self._config.gpu
-        shared = self._config.placement == "threads" and self._plan.takes == "coded"
-        if gpu.decode == "nvdec" or (gpu.decode == "auto" and shared):
+        if self._config.gpu.decode == "nvdec" or _decodes_in_trunk(self._plan):
             return Hardware(device, HardwareWatch(retries=source.live))
         return None
 

@@ -60,6 +60,9 @@ Where there are several accelerators (`gpu.devices`), each has a trunk:
 19. The streams of a trunk that is given up go over to others, the same branches as they are: each
     decoder sends there what has no tracks yet, as in 8, so files and cameras lose no frame by it
     but what is late by then, and the tracks of files are the same.
+20. Decoders that use the GPU (`gpu.decode`) work in the process of their trunk and die with it:
+    their readers begin anew with them, where the trunk is replaced or in the process of another,
+    as in 9. A reader that dies alone is replaced, and its decoder goes on where it is.
 
 Where the plan is a service:
 
@@ -76,7 +79,7 @@ import itertools
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -162,6 +165,8 @@ class Supervisor:
         self._worker: dict[str, Post] = {}
         self._replacing: set[str] = set()
         """Workers that take the place of others, whose writers do not know them yet."""
+        self._orphans: set[str] = set()
+        """Streams whose decoders died with their trunk, and whose readers are to end for it."""
         self._failures = Failures(plan.config.supervision)
         self._stops = itertools.count()
         self._stop_level = 0
@@ -303,6 +308,7 @@ class Supervisor:
             self._worker.pop(worker, None)
             self.usage.pop(worker, None)
             self._replacing.discard(worker)
+        self._orphans.discard(stream)
         self._branches.retire(state)
 
     def _start_trunk(self, number: int) -> None:
@@ -351,6 +357,8 @@ class Supervisor:
                 if state and any(link in stage.reads for link in self._from_trunk):
                     state.answered = True
                     self._wiring.forget(state)  # what still comes to it came twice
+                if state and stage.group in self._graph.hosted:
+                    self._wiring.close_writers(stage, state)  # one came after the last packet
         if state:
             self._handle_branch(worker, state, report)
         else:
@@ -391,10 +399,21 @@ class Supervisor:
         if isinstance(report, Finished | Failed):
             self._leave_branch(state, (worker,))
 
-    def _leave_branch(self, state: StreamState, workers: Sequence[str]) -> None:
+    def _leave_branch(self, state: StreamState, workers: Collection[str]) -> None:
         state.working.difference_update(workers)
         if not state.working and state.ended_s is None:
             self._close_stream(state)
+        elif self._is_orphan(state) and not state.closing:
+            self._start_again((*self._graph.hosted, "read"), state)
+
+    def _is_orphan(self, state: StreamState) -> bool:
+        """Whether a stream's decoder died with its trunk, and its reader has ended since."""
+        return state.branch.stream in self._orphans and not self._at_work("read", state)
+
+    def _at_work(self, group: str, state: StreamState) -> set[str]:
+        """Those of a group of a branch that have not ended."""
+        names = {worker_name(stage.name, state.branch.stream) for stage in self._graph.group(group)}
+        return names & state.working
 
     def _close_stream(self, state: StreamState) -> None:
         """The branch is gone: the trunk may forget it, its memory goes back."""
@@ -430,21 +449,39 @@ class Supervisor:
         for pool in death.pools:
             self._wiring.tell_trunk(state.branch.trunk, Unmap(pool=pool))
         lost = [worker_name(stage.name, death.stream) for stage in self._graph.group(death.group)]
+        orphaned = death.group == "read" and death.stream in self._orphans
+        if death.group == "read" and self._has_all(state) and not orphaned:
+            self._leave_branch(state, lost)
+            return
         fatal = death.group == "sinks" or (death.group == "track" and not state.source.live)
-        again = fatal or self._failures.note(death.group, state.source.name)
+        again = fatal or orphaned or self._failures.note(death.group, state.source.name)
         if again and not (state.closing or fatal):
             told = (death.stream, death.group, death.reason)
             logger.warning("%s: %s: %s; replaced", *told, extra={"camera": state.source.name})
-            self._replacing.update(lost)
             self._note_replaced(death)
-            state.working.update(self._start(death.group, state.branch, state.checkpoint))
-            if state.stopped:
-                self._stop_source(state)
+            if orphaned:
+                self._leave_branch(state, lost)
+            else:
+                self._replacing.update(lost)
+                self._start_again((death.group,), state)
             return
         state.failed = not again
         state.fail(f"the process of {', '.join(lost)} ended before its work did: {death.reason}")
         self._end_stream(state)
         self._leave_branch(state, lost)
+
+    def _has_all(self, state: StreamState) -> bool:
+        """Whether a decoder with a home of its own has ended, and nobody need read for it."""
+        hosted = self._graph.hosted
+        return bool(hosted) and not any(self._at_work(group, state) for group in hosted)
+
+    def _start_again(self, groups: Sequence[str], state: StreamState) -> None:
+        """Start groups of a branch where those before them left off."""
+        self._orphans.discard(state.branch.stream)
+        for group in groups:
+            state.working.update(self._start(group, state.branch, state.checkpoint))
+        if state.stopped:
+            self._stop_source(state)
 
     def _note_replaced(self, death: Death) -> None:
         self.replaced.append(death)
@@ -453,14 +490,11 @@ class Supervisor:
     def _bury_trunk(self, death: Death) -> None:
         """Replace a trunk that died, or give it up, or end the run with the last."""
         again = self._goes_on and self._failures.note(death.group, str(death.trunk))
+        last = not self._goes_on or self._trunks.working == (death.trunk,)
         named = partial(self._trunks.named, death.trunk)
-        if not again and (not self._goes_on or self._trunks.working == (death.trunk,)):
-            reason = f"the process of {death.group} ended before its work did: {death.reason}"
-            self._end_run(named(reason))
-            return
-        self._swapping.on_trunk_lost(named(death.reason))
-        streams = [s for s in self._branches.working if s.branch.trunk == death.trunk]
         said = named(f"{death.group}: {death.reason}")
+        streams = [s for s in self._branches.working if s.branch.trunk == death.trunk]
+        self._swapping.on_trunk_lost(named(death.reason))
         if again:
             logger.warning("%s; replaced", said)
             self._note_replaced(death)
@@ -468,15 +502,30 @@ class Supervisor:
                 worker_name(stage.name, trunk=death.trunk) for stage in self._graph.trunk
             )
             self._start_trunk(death.trunk)
-        else:
-            self._trunks.give_up(death.trunk, death.reason)
+        elif not last:
             logger.error("%s; given up, its streams go over to others", said)
-        for state in streams:
-            if not again:
+            self._trunks.give_up(death.trunk, death.reason)
+            for state in streams:
                 others = self._branches.working
                 self._wiring.move(state, self._trunks.least_busy(state.source, others))
+        else:
+            reason = f"the process of {death.group} ended before its work did: {death.reason}"
+            self._end_run(named(reason))
+        for state in streams:
             if state.answered:  # the one that died was told, this one was not
                 self._wiring.forget(state)
+            self._lose_hosted(state)
+
+    def _lose_hosted(self, state: StreamState) -> None:
+        """Have a stream's reader end too, whose decoder died with its trunk; both begin anew."""
+        hosted = {worker for group in self._graph.hosted for worker in self._at_work(group, state)}
+        if not hosted:
+            return
+        if not state.closing:
+            self._orphans.add(state.branch.stream)
+            for worker in self._at_work("read", state):
+                self._crew.give_up(worker, "its decoder died with the trunk")
+        self._leave_branch(state, hosted)
 
     def _stop_source(self, state: StreamState) -> None:
         state.stopped = True

@@ -61,6 +61,8 @@ class Graph:
     trunk: tuple[Stage, ...]
     branch: tuple[Stage, ...]
     num_trunks: int = 1
+    hosted: tuple[str, ...] = ()
+    """Groups of the branch that work in the process of their trunk."""
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

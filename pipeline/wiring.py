@@ -8,7 +8,7 @@ from pipeline.crew import Crew
 from pipeline.host import worker_name
 from pipeline.streams import StreamState
 from pipeline.topology import Stage
-from pipeline.transport.control import AnyCommand, Forget, Reconnect
+from pipeline.transport.control import AnyCommand, Close, Forget, Reconnect
 
 
 class Wiring:
@@ -38,6 +38,12 @@ class Wiring:
             address = self._crew.address(link, stage, stream, trunk)
             for worker in self._writers(writer, state, trunk):
                 self._crew.tell(worker, Reconnect(address=address, to=address))
+
+    def close_writers(self, stage: Stage, state: StreamState) -> None:
+        """Tell who writes to a stage of a branch that it has ended."""
+        for link in stage.reads:
+            writer = worker_name(self._graph.writer(link).name, state.branch.stream)
+            self._crew.tell(writer, Close())
 
     def move(self, state: StreamState, trunk: int) -> None:
         """Turn a stream from a trunk that is gone to another."""

@@ -61,7 +61,7 @@ class Decode:
         self._decoder: Decoder | None = None
         self._clock = StreamClock(live=source.live)
         self._checkpoints = Checkpoints()
-        self._next_index = 0
+        self._next_packet = self._next_index = 0
         self._begin_at_ns: int | None = None
         """Time of the picture from which on frames count, where a file is taken up again."""
         self._captured_ns = 0
@@ -85,7 +85,7 @@ class Decode:
             match delivery.message:
                 case Opened() as opened:
                     self._open(ports, opened)
-                case Packet() as packet if not self._enough:
+                case Packet() as packet if not self._enough and self._is_new(packet):
                     self._decode(ports, packet, delivery)
                     self._tell_who_decodes(ports)
                 case Ended() as message:
@@ -135,7 +135,17 @@ class Decode:
             self._preprocess.drop(ports, timed, "stage-died")
         self._next_index = max(self._next_index, self._counters["decoded"])
 
+    def _is_new(self, packet: Packet) -> bool:
+        """Whether a packet was not had before, from a source of a file that was replaced since."""
+        new = self._live or packet.frame_index >= self._next_packet
+        self._next_packet = max(self._next_packet, packet.frame_index + 1)
+        return new
+
     def _open(self, ports: Ports, opened: Opened) -> None:
+        if self._decoder is not None and not self._live:
+            if self._enough:  # the source that heard it is gone
+                ports.report(Enough())
+            return
         if self._decoder is not None:
             self._emit(ports, self._decoder.flush())
             self._discontinuity = True

@@ -334,7 +334,7 @@ def test_19_cameras_go_over_and_a_model_that_kills_one_trunk_takes_over_in_none(
         service.wait_for_frames(YARD, 3)
         service.wait_for_frames(DOOR, 3)
         refusal = supervisor.swap_model(bad).exception(20)
-        assert "the process that tried it ended: it died" in str(refusal)
+        assert "the process that tried it ended: device 1: it died" in str(refusal)
         service.wait_for_frames(YARD, 5)
         service.wait_for_frames(DOOR, 5)
         assert [model_of(service, name) for name in (YARD, DOOR)] == [0, 0]
@@ -348,5 +348,8 @@ def test_19_cameras_go_over_and_a_model_that_kills_one_trunk_takes_over_in_none(
         assert supervisor.devices()[1].streams == ()
         number = supervisor.swap_model(second).result(20).number
         service.wait(lambda: [model_of(service, n) for n in (YARD, DOOR, GATE)] == [number] * 3)
-        assert_whole(service, YARD, DOOR, GATE)
+        for name in (YARD, DOOR, GATE):  # a trunk that begins may take longer than a window lasts
+            indices = [frame.frame_index for frame, _ in service.frames[name]]
+            assert indices == sorted(set(indices))
+            assert supervisor.streams[name].counters["dropped_stage_died"] == 0
         assert supervisor.fault == ""
