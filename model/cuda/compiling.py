@@ -9,6 +9,7 @@ no network was ever compiled for a GPU, captured there, or given to TensorRT.
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -40,6 +41,8 @@ REFUSALS: Final = (EngineError, RuntimeError, AssertionError, OSError, Subproces
 """What compilers raise where they cannot do it; AssertionError is TensorRT's way to say so."""
 MOST_SHAPES: Final = 64
 """That torch.compile makes of one function; its own limit is 8, and each batch size takes one."""
+_COMPILING: Final = threading.Lock()
+"""torch compiles one network at a time in a process, where engines are built for several GPUs."""
 _WHAT: Final = "model.engine: cuda: the network"
 
 
@@ -58,7 +61,7 @@ def compile_network(plan: NetworkPlan) -> Network:
     refused: list[str] = []
     for kind in ORDER[plan.how]:
         try:
-            with _current(draft.device):
+            with _COMPILING, _current(draft.device):
                 run = MAKERS[kind](draft)
         except torch.OutOfMemoryError:
             raise

@@ -18,7 +18,7 @@ from torch import Tensor
 from model.card import read_card
 from model.cuda.candidates import Candidates
 from model.cuda.plan import NetworkKind, NetworkPlan, NumberFormat
-from model.engines.cache import artefact_path, read_artefact, write_artefact
+from model.engines.cache import artefact_path, making, read_artefact, write_artefact
 from model.engines.direct import first_line
 from model.engines.machine import installed_version
 from model.processor import cpu_features, cpu_model
@@ -105,7 +105,7 @@ def kept(
         torch.OutOfMemoryError: it does not fit into the device's memory.
     """
     entry = artefact_path(draft.key(kind))
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, making(entry):
         path = Path(folder) / "network.pt2"
         content = read_artefact(entry)
         if content is not None:

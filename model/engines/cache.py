@@ -5,10 +5,13 @@ A cache never fails: an entry that is missing or damaged is built again, and a f
 be written costs a warning.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +64,22 @@ def write_artefact(path: Path, artefact: bytes) -> None:
             temporary.write_bytes(MAGIC + hashlib.sha256(artefact).digest() + artefact)
     except OSError as failure:
         _warn_once(path.parent, failure.strerror or "unknown cause")
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Have others wait who make the same artefact, in this process or another; they find it then.
+
+    Where the folder allows no file nothing is kept either, and nobody waits.
+    """
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = held.enter_context(path.with_suffix(".making").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as failure:
+            _warn_once(path.parent, failure.strerror or "unknown cause")
+        yield
 
 
 @lru_cache

@@ -38,8 +38,9 @@ def print_share(result: dict[str, Any]) -> None:
 def trial_line(trial: Trial) -> str:
     """One number of streams in a line."""
     verdict = "carried" if trial.carried else "too many"
+    where = f" on {trial.devices} devices" if trial.devices > 1 else ""
     return (
-        f"{trial.streams:>3} streams  {trial.frames_per_s:>6.1f} frames/s  "
+        f"{trial.streams:>3} streams{where}  {trial.frames_per_s:>6.1f} frames/s  "
         f"p50 {_seconds(trial.p50_s)}  p95 {_seconds(trial.p95_s)}  lost {trial.lost:>6.1%}  "
         f"least/most {trial.evenness:.2f}  {verdict}"
     )

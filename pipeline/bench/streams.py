@@ -47,6 +47,8 @@ class Trial:
     evenness: float
     """Frames of the stream that got fewest over those of the one that got most."""
     carried: bool
+    devices: int = 1
+    """Accelerators that looked at them."""
 
 
 def most_streams(
@@ -111,6 +113,7 @@ def run_streams(
         lost=round(lost, 4),
         evenness=round(min(got) / max(1, *got), 3),
         carried=p95_s is not None and p95_s <= max_latency_s and lost <= MOST_LOST,
+        devices=len(job.supervisor.devices()),
     )
 
 

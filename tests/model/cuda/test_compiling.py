@@ -8,7 +8,9 @@ played as in `tests/model/engines/test_tensorrt.py`: with the signatures that it
 
 import dataclasses
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,6 +69,25 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def plan(weights: Path) -> NetworkPlan:
     return make_plan(weights)
+
+
+def test_engines_of_several_gpus_have_their_networks_compiled_one_after_another(
+    plan: NetworkPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_it: list[int] = []
+    most: list[int] = []
+
+    def make(draft: Draft) -> Run:
+        at_it.append(draft.plan.batch)
+        time.sleep(0.02)
+        most.append(len(at_it))
+        at_it.pop()
+        return draft.module
+
+    monkeypatch.setitem(compiling.MAKERS, "eager", make)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(compile_network, [plan] * 4))
+    assert most == [1] * 4
 
 
 @pytest.fixture

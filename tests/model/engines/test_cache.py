@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where artefacts are kept, and that a cache never fails."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from model.engines.cache import artefact_path, cache_folder, read_artefact, write_artefact
+from model.engines.cache import artefact_path, cache_folder, making, read_artefact, write_artefact
 
 
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +38,30 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     write_artefact(path, b"compiled")
     assert read_artefact(path) == b"compiled"
     assert [entry.name for entry in path.parent.iterdir()] == ["a.artefact"]
+
+
+def test_of_several_who_want_the_same_one_makes_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.artefact"
+    made: list[bytes] = []
+
+    def want(_: int) -> bytes | None:
+        with making(path):
+            if read_artefact(path) is None:
+                time.sleep(0.02)
+                made.append(b"compiled")
+                write_artefact(path, made[-1])
+            return read_artefact(path)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(want, range(4))) == [b"compiled"] * 4
+    assert len(made) == 1
+
+
+def test_where_nothing_can_be_kept_nobody_waits(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    path = tmp_path / "file" / "a.artefact"
+    with making(path), making(path):
+        write_artefact(path, b"compiled")
 
 
 @pytest.mark.parametrize(
