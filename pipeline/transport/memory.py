@@ -2,9 +2,11 @@
 """Who has which pools: the supervisor owns them all, every process maps those it uses.
 
 A process asks for pools over a socket it inherited, one request and one answer at a time; the
-memory comes as a descriptor beside the answer. The supervisor never maps what it only owns.
+memory comes as a descriptor beside the answer. The supervisor never maps what it only owns. Pools
+in a GPU's memory are of the process that made them, and no other hears of them.
 """
 
+import itertools
 import os
 import socket
 import threading
@@ -16,10 +18,13 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
+from model.cuda.coded import DeviceArray
+from model.cuda.device import Device
 from model.engines.contract import PictureMemory
 from pipeline.errors import PipelineError
 from pipeline.messages import Slot
 from pipeline.transport.descriptors import receive
+from pipeline.transport.devicepool import DevicePool
 from pipeline.transport.pool import Pool, PoolFile, SlotGone
 
 _MOST_BYTES = 1 << 16
@@ -207,6 +212,11 @@ class Pools:
         self._mapped: dict[str, Pool] = {}
         self._watching: list[tuple[str, PictureMemory]] = []
         """Who hears of the pools of which kind."""
+        self._devices: dict[int, Device] = {}
+        self._on_device: dict[str, DevicePool] = {}
+        self._leaving: list[DevicePool] = []
+        """Those that were given up while a GPU had to do with them."""
+        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
     def watch(self, kind: str, memory: PictureMemory) -> None:
@@ -218,6 +228,28 @@ class Pools:
             for pool in self._mapped.values():
                 if _kind(pool.name) == kind:
                     memory.register(pool.memory)
+
+    def offer(self, device: Device | None) -> None:
+        """Have slots on a GPU made from now on, as an engine reads them there."""
+        if device is not None:
+            self._devices[device.index] = device
+
+    def device(self, index: int) -> Device | None:
+        """The GPU of this number, if an engine of this process reads slots there."""
+        return self._devices.get(index)
+
+    def create_on(self, device: Device, name: str, num_bytes: int, count: int) -> DevicePool:
+        """Make a pool in a GPU's memory for the calling stage to lease from.
+
+        Raises:
+            OutOfDeviceMemory: there is no room for it.
+        """
+        with self._lock:
+            self._let_leave()
+        pool = DevicePool(device, f"{name}~{next(self._numbers)}", num_bytes, count)
+        with self._lock:
+            self._on_device[pool.name] = pool
+        return pool
 
     def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> Pool:
         """Make a pool for the calling stage to lease from.
@@ -244,6 +276,15 @@ class Pools:
             pool = self._map(self._store.open(slot.pool))
         return pool.view(slot)
 
+    def pixels(self, slot: Slot) -> np.ndarray | DeviceArray:
+        """The same, wherever the slot is: of one on a GPU, the bytes there.
+
+        Raises:
+            SlotGone: the pool was discarded.
+        """
+        pool = self._on_device.get(slot.pool)
+        return self.view(slot) if pool is None else pool.view(slot)
+
     def discard(self, name: str) -> None:
         """Give up a pool, or a folder of pools; arrays on them stay readable."""
         self._store.discard(name)
@@ -253,11 +294,13 @@ class Pools:
         """Map a pool, or a folder of pools, no longer."""
         for mapped in _named(name, tuple(self._mapped)):
             self._unmap(mapped)
+        self._leave(_named(name, tuple(self._on_device)))
 
     def forget_all(self) -> None:
         """Map none any longer."""
         for name in tuple(self._mapped):
             self._unmap(name)
+        self._leave(tuple(self._on_device))
 
     def _forget_earlier(self, name: str) -> None:
         """Map the pools no longer that came before this one: their writer has gone on.
@@ -286,6 +329,16 @@ class Pools:
             if pool is not None:
                 for memory in self._watchers(pool):
                     memory.forget(pool.memory)
+
+    def _leave(self, names: Iterable[str]) -> None:
+        """Give up pools on GPUs, each as soon as its GPU has no more to do with it."""
+        with self._lock:
+            left = [self._on_device.pop(name) for name in names if name in self._on_device]
+            self._leaving += left
+            self._let_leave()
+
+    def _let_leave(self) -> None:
+        self._leaving = [pool for pool in self._leaving if not pool.is_at_rest]
 
     def _watchers(self, pool: Pool) -> list[PictureMemory]:
         return [memory for kind, memory in self._watching if _kind(pool.name) == kind]
