@@ -19,6 +19,7 @@ from pipeline.decoding.decoder import DecodedFrame, make_decoder
 from pipeline.decoding.freezing import FreezeWatch
 from pipeline.decoding.motion import MotionGate
 from pipeline.decoding.planes import copy_planes, plane_layout
+from pipeline.decoding.scaling import rows_of
 from pipeline.decoding.surface import Surface, SurfaceReader, on_host
 from tests.model.cuda.host_device import HostDevice
 from tests.pipeline.decoding.played_nvdec import PlayedNvdec, hardware_on, surface_of
@@ -191,6 +192,15 @@ def test_a_frozen_camera_is_known_by_what_a_few_rows_bring() -> None:
     assert True in told
     assert not all(told)
     assert (6, 128) in device.copied_rows
+
+
+def test_a_few_rows_are_those_of_the_picture() -> None:
+    for width, height in SIZES:
+        frame = made(width, height, "nv12")
+        rows = rows_of(frame.planes[0])[:, :width]
+        surface = surface_of(frame, HostDevice(None))
+        for every in (16, 1, 16):
+            np.testing.assert_array_equal(surface.some_luma(every), rows[::every])
 
 
 def test_a_moving_picture_is_not_brought_whole_to_see_that_it_is_not_frozen(
