@@ -4,10 +4,11 @@
     python tests/benchmarks/bench_cuda_path.py --weights t.safetensors --decoded frames.npz
 
 With a clip: frames a second of 1, 4 and 8 files side by side, tracks only, then the most cameras
-that play it whose tracks are there within a time. With decoded pictures, NV12 arrays `rows W` in an
-.npz, nothing is decoded or tracked, and PyAV is not needed: the pictures are put into slots as
-decoders do, at a rate or as fast as slots come free. Engine, batches, suppression and credits are
-the pipeline's own.
+that play it whose tracks are there within a time. With `--decode nvdec` all of it twice: first with
+pictures that come to the host and go back, then with pictures that stay where they were decoded.
+With decoded pictures, NV12 arrays `rows W` in an .npz, nothing is decoded or tracked, and PyAV is
+not needed: the pictures are put into slots as decoders do, at a rate or as fast as slots come free.
+Engine, batches, suppression and credits are the pipeline's own.
 
 How busy the GPU is comes from `nvidia-smi`; how busy a thread of Python is, from its own counts.
 With a GPU this has never run; `--engine` names another to try the program with.
@@ -28,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import zmq
@@ -71,6 +73,7 @@ def main() -> None:
     what.add_argument("--clip", type=Path)
     what.add_argument("--decoded", type=Path)
     parser.add_argument("--engine", default="cuda")
+    parser.add_argument("--decode", choices=["cpu", "nvdec"], default="cpu")
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--files", type=int, nargs="*", default=[1, 4, 8])
     parser.add_argument("--streams", type=int, nargs="*", default=[8, 32])
@@ -83,9 +86,25 @@ def main() -> None:
 
 
 def of_clip(options: argparse.Namespace) -> dict[str, Any]:
-    """Files, then cameras."""
-    from pipeline.bench.streams import most_streams
+    """Files, then cameras, once for each way that pictures may go."""
     from pipeline.bench.surroundings import surroundings
+
+    if options.decode == "cpu":
+        return {**surroundings(), **_of_clip(options)}
+    with _by_the_host():
+        host = _of_clip(options)
+    return {**surroundings(), "by the host": host, "on the device": _of_clip(options)}
+
+
+@contextmanager
+def _by_the_host() -> Iterator[None]:
+    """Within it, no decoder hears of an engine that reads pictures on the GPU."""
+    with patch.object(Pools, "offer"):
+        yield
+
+
+def _of_clip(options: argparse.Namespace) -> dict[str, Any]:
+    from pipeline.bench.streams import most_streams
     from pipeline.decoding.inputs import find_sources
 
     (source,) = find_sources([str(options.clip)])
@@ -100,14 +119,14 @@ def of_clip(options: argparse.Namespace) -> dict[str, Any]:
             max_latency_s=options.max_latency,
             seconds=options.seconds,
         )
-    return {**surroundings(), "files": files, "streams": streams}
+    return {"files": files, "streams": streams}
 
 
 def _config(options: argparse.Namespace, **more: Any) -> PipelineConfig:
     model = ModelConfig(
         weights=options.weights, engine=options.engine, image_size=options.image_size
     )
-    return PipelineConfig(model=model, **more)
+    return PipelineConfig(model=model, gpu=GpuConfig(decode=options.decode), **more)
 
 
 def _files(config: PipelineConfig, options: argparse.Namespace, count: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 """Pictures that stay on the device that decoded them, on one that this processor plays."""
 
 import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,19 @@ import pytest
 import torch
 
 from model.errors import EngineError
+from model.slicing import Region
 from pipeline.config import GateConfig
 from pipeline.decoding import hardware as module
 from pipeline.decoding.damage import DamageWatch
 from pipeline.decoding.decoder import DecodedFrame, make_decoder
 from pipeline.decoding.freezing import FreezeWatch
+from pipeline.decoding.hardware import MadeBy
 from pipeline.decoding.motion import MotionGate
 from pipeline.decoding.planes import copy_planes, plane_layout
-from pipeline.decoding.scaling import rows_of
+from pipeline.decoding.scaling import FrameScaler, rows_of
 from pipeline.decoding.surface import Surface, SurfaceReader, on_host
-from tests.model.cuda.host_device import HostDevice
+from pipeline.stages.imaging import CanvasImager, CodedImager
+from tests.model.cuda.host_device import HostDevice, Mark
 from tests.pipeline.decoding.played_nvdec import PlayedNvdec, hardware_on, surface_of
 from tests.pipeline.decoding.test_decoder import read
 from tests.pipeline.decoding.test_deinterlace import interlaced, woven
@@ -62,6 +66,63 @@ def test_a_surface_tells_of_itself_what_its_frame_on_the_host_does() -> None:
     assert on_host(surface) is there  # it is brought once
     assert on_host(frame) is frame
     np.testing.assert_array_equal(there.to_ndarray(), frame.to_ndarray())
+
+
+WHOLE_AND_PART = [Region(0, 0, 66, 48), Region(8, 4, 20, 16)]
+
+
+@pytest.mark.parametrize(
+    ("pixel_aspect", "regions", "stays"),
+    [(1.0, WHOLE_AND_PART, True), (1.0, WHOLE_AND_PART[:1], True), (1.5, [], False)],
+)
+def test_what_the_engine_reads_stays_and_what_it_does_not_is_made_on_the_host(
+    pixel_aspect: float, regions: list[Region], stays: bool
+) -> None:
+    """Whoever has no slot for what stays is given the same on the host."""
+    frame = made(66, 48, "nv12")
+    surface = surface_of(frame, HostDevice(None))
+    regions = regions or [Region(0, 0, 99, 48), Region(8, 4, 20, 16)]
+    images = [
+        CodedImager().image(FrameScaler(0, pixel_aspect), each, regions, (32, 64))
+        for each in (surface, frame)
+    ]
+    assert images[0].surface is (surface if stays else None)
+    assert images[1].surface is None
+    assert images[0].coded == images[1].coded
+    slots = [np.full(image.shape, 7, np.uint8) for image in images]
+    for image, slot in zip(images, slots, strict=True):
+        image.write(slot)
+    np.testing.assert_array_equal(*slots)
+
+
+def test_canvases_are_made_of_a_picture_on_the_host() -> None:
+    frame = made(66, 48, "nv12")
+    canvases = []
+    for each in (surface_of(frame, HostDevice(None)), frame):
+        image = CanvasImager().image(FrameScaler(90), each, [Region(0, 0, 48, 66)], (64, 32))
+        canvases.append(np.empty(image.shape, np.uint8))
+        image.write(canvases[-1])
+    np.testing.assert_array_equal(*canvases)
+
+
+def test_a_device_that_hangs_does_not_keep_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.decoding.surface._CLOSING_S", 0.05)
+    device = HostDevice(None)
+    reader = SurfaceReader(device)
+    never = device.event()
+    never.mark = Mark()
+    reader._stream.wait(never)
+    surface = Surface(surface_of(made(66, 48, "nv12"), device).frame, reader)
+    coded = plane_layout(surface)
+    assert coded is not None
+    slot = device.empty((coded.num_bytes,), torch.uint8)
+    ended = surface.copy_to(coded, slot.data_ptr())
+    frame = weakref.ref(surface.frame)
+    del surface
+    assert frame() is not None
+    reader.close()
+    assert frame() is None
+    assert not ended.happened()
 
 
 def test_a_picture_that_does_not_come_to_the_host_ends_its_stream_in_a_line(
@@ -228,6 +289,36 @@ def test_the_gate_and_the_look_for_damage_see_the_same_on_the_device() -> None:
     assert not undamaged.shows_in(surface)
     damaged.on_fault()
     assert damaged.shows_in(surface)
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_copies_what_it_decoded_as_it_would_come_to_the_host(clip: Path) -> None:
+    """Planes, a few rows, and the picture on the host. This has never run."""
+    from model.cuda.cuda_device import open_device
+
+    device: Any = open_device(0)
+    hardware = hardware_on(device)
+    parameters, packets = read(clip)
+    decoder = make_decoder(parameters, live=False, hardware=hardware)
+    frames = []
+    for index, raw in enumerate(packets):
+        frames += decoder.decode(message_of(raw, index), memoryview(raw.data))
+        for surface in (each.frame for each in frames):
+            assert isinstance(surface, Surface)
+            coded = plane_layout(surface)
+            assert coded is not None
+            slot = device.empty((coded.num_bytes,), torch.uint8)
+            slot.fill_(7)
+            torch.cuda.synchronize()
+            surface.copy_to(coded, slot.data_ptr()).synchronize()
+            there = on_host(surface)
+            expected = np.full(coded.num_bytes, 7, np.uint8)
+            copy_planes(there, coded, expected)
+            np.testing.assert_array_equal(slot.cpu().numpy(), expected)
+            rows = rows_of(there.planes[0])[::16, : surface.width]
+            np.testing.assert_array_equal(surface.some_luma(16), rows)
+        frames.clear()
+    assert hardware.watch.made_by == MadeBy("nvdec")
 
 
 def test_interlaced_pictures_are_made_whole_on_the_host(
