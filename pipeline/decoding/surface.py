@@ -3,9 +3,9 @@
 
 The decoder writes such a picture on the stream that libraries use unless told another, and writes
 to its memory again once nobody holds the picture. So whoever copies waits for that stream, on the
-device alone, and holds the picture until the copy has ended: of two pictures at most, never for as
-long as a batch takes. FFmpeg has to be in the same context of the GPU as torch, which PyAV sees to
-for pictures that stay there (`primary_ctx`).
+device alone, and holds the picture until the copy has ended: of two pictures at most beside the one
+in hand, and never for as long as a batch takes. FFmpeg has to be in the same context of the GPU as
+torch, which PyAV sees to for pictures that stay there (`primary_ctx`).
 
 Who reads pixels with the processor asks for the picture on the host. It comes there once, when the
 first asks. Nothing of this has run on a GPU.

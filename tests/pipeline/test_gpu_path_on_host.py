@@ -5,6 +5,7 @@ What it finds in a clip is held against what the same network finds in canvases.
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,11 @@ from pipeline.config import GpuConfig, OutputConfig, PipelineConfig, SlicesConfi
 from pipeline.decoding import hardware
 from pipeline.decoding.inputs import Source
 from pipeline.job import Job
-from pipeline.transport.memory import Pools
-from tests.model.cuda.fake_network import CELL, FakeNetwork
+from pipeline.transport.memory import PoolDesk, Pools
+from tests.model.cuda.fake_network import CELL, FakeNetwork, make_picture
 from tests.model.cuda.host_device import HostDevice
 from tests.model.cuda.host_kernels import build_host
+from tests.model.cuda.serving import Asked
 from tests.pipeline.decoding.played_nvdec import PlayedNvdec
 from tests.pipeline.scenes import make_card_file, read_jsonl
 
@@ -219,3 +221,46 @@ def test_what_stays_on_the_gpu_is_found_as_what_comes_to_the_host_and_goes_back(
     assert min(map(len, found[0])) >= 3
     assert copied[0] == 0
     assert copied[1] >= 2 * (5 - WINDOW - 1)  # planes, of all that were not decoded by then
+
+
+def test_a_slot_that_a_batch_may_still_read_is_not_written_again(
+    library: ctypes.CDLL, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request has ended, as the device hangs, and its frame is acknowledged."""
+    monkeypatch.setattr("model.cuda.engine.HANG_S", 0.2)
+    wanted = GpuWanted(
+        device=0,
+        batch_sizes=(1,),
+        in_flight=1,
+        window_ms=0,
+        file_batch=1,
+        arena_mib=1,
+        suppression=Suppression(),
+        class_ids=None,
+    )
+    machine = OnDevice(library)
+    device = machine.device
+    engine = machine(ModelConfig(weights=weights), image_hw=(32, 96), batch=1, gpu=wanted)
+    picture = make_picture(seed=1)
+    desk = PoolDesk()
+    pools = Pools(desk)
+    pool = pools.create_on(device, "yard/surfaces", picture.coded.num_bytes, 1)
+    lease = pool.lease()
+    assert lease is not None
+    written = device.event()
+    written.record(device.stream())
+    lease.written(written)
+    lease.publish(1)
+    device.hold()
+    asked = Asked(engine, replace(picture, pixels=pools.pixels(lease.slot)))
+    assert "has not ended a batch" in str(asked.failure())
+    lease.release(0)
+    monkeypatch.setattr(device, "go_on", lambda: False)  # which asking for an event would have done
+    assert pool.lease() is None
+    monkeypatch.undo()
+    device.release()
+    engine.close()
+    for _ in range(1000):
+        device.go_on()
+    assert pool.lease() is not None
+    desk.close()
