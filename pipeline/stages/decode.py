@@ -174,7 +174,7 @@ class Decode:
         hardware = self._hardware
         if hardware is None or hardware.reader is not None:
             return
-        device = ports.pools.device(hardware.device)
+        device = ports.pools.gpu.device(hardware.device)
         if device is not None:
             hardware.reader = SurfaceReader(device)
 

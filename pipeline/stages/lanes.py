@@ -65,7 +65,7 @@ class Runner:
         )
         if takes_coded(engine):
             pools.watch("images", engine.host_memory)
-            pools.offer(engine.device)
+            pools.gpu.offer(engine.device)
 
     @property
     def idle(self) -> bool:

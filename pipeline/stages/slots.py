@@ -75,7 +75,7 @@ class ImageSlots:
         give_up(ports, pool)
         self._pool = None
         try:
-            self._pool = ports.pools.create_on(
+            self._pool = ports.pools.gpu.create(
                 device, f"{stream}/surfaces", num_bytes, self._window
             )
         except OutOfDeviceMemory as lack:

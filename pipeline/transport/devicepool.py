@@ -7,7 +7,10 @@ theirs. It is free once nobody holds it and all of these have happened; a pool t
 keeps its memory until then.
 """
 
+import itertools
+import threading
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +20,7 @@ from model.cuda.coded import DeviceArray
 from model.cuda.device import Device, Event
 from model.errors import EngineError
 from pipeline.messages import Slot
-from pipeline.transport.pool import LEDGER, Claim, Slots
+from pipeline.transport.pool import LEDGER, Claim, Slots, named
 
 _ALIGNMENT: Final = 512
 _LOOK_AGAIN_MS: Final = 2
@@ -127,3 +130,59 @@ class DevicePool(Slots):
     @property
     def _num_read(self) -> int:
         return sum(self._places[index].is_read for index in self._free)
+
+
+class DevicePools:
+    """The pools that this process has on GPUs; shared by its stages."""
+
+    def __init__(self) -> None:
+        self._devices: dict[int, Device] = {}
+        self._pools: dict[str, DevicePool] = {}
+        self._leaving: list[DevicePool] = []
+        """Those that were given up while a GPU had to do with them."""
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the pools there are."""
+        return tuple(self._pools)
+
+    def offer(self, device: Device | None) -> None:
+        """Hear that an engine of this process reads slots on a GPU, if it does."""
+        if device is not None:
+            self._devices[device.index] = device
+
+    def device(self, index: int) -> Device | None:
+        """The GPU of this number, if an engine of this process reads slots there."""
+        return self._devices.get(index)
+
+    def create(self, device: Device, name: str, num_bytes: int, count: int) -> DevicePool:
+        """Make a pool for the calling stage to lease from; its name gets a number.
+
+        Raises:
+            OutOfDeviceMemory: there is no room for it.
+        """
+        self._leave(())
+        pool = DevicePool(device, f"{name}~{next(self._numbers)}", num_bytes, count)
+        with self._lock:
+            self._pools[pool.name] = pool
+        return pool
+
+    def view(self, slot: Slot) -> DeviceArray | None:
+        """The published contents of a slot; None for one that is not on a GPU, or not any more."""
+        pool = self._pools.get(slot.pool)
+        return None if pool is None else pool.view(slot)
+
+    def forget(self, name: str) -> None:
+        """Give up a pool, or a folder of pools; what is being read stays until it was."""
+        self._leave(named(name, self.names))
+
+    def forget_all(self) -> None:
+        """Give up all of them."""
+        self._leave(self.names)
+
+    def _leave(self, names: Iterable[str]) -> None:
+        with self._lock:
+            self._leaving += [self._pools.pop(name) for name in names if name in self._pools]
+            self._leaving = [pool for pool in self._leaving if not pool.is_at_rest]

@@ -6,7 +6,6 @@ memory comes as a descriptor beside the answer. The supervisor never maps what i
 in a GPU's memory are of the process that made them, and no other hears of them.
 """
 
-import itertools
 import os
 import socket
 import threading
@@ -19,13 +18,12 @@ import msgspec
 import numpy as np
 
 from model.cuda.coded import DeviceArray
-from model.cuda.device import Device
 from model.engines.contract import PictureMemory
 from pipeline.errors import PipelineError
 from pipeline.messages import Slot
 from pipeline.transport.descriptors import receive
-from pipeline.transport.devicepool import DevicePool
-from pipeline.transport.pool import Pool, PoolFile, SlotGone
+from pipeline.transport.devicepool import DevicePools
+from pipeline.transport.pool import Pool, PoolFile, SlotGone, named
 
 _MOST_BYTES = 1 << 16
 
@@ -95,12 +93,12 @@ class PoolDesk:
     def discard(self, name: str) -> None:
         """Give up a pool, or a folder of pools; who has mapped one may go on reading it."""
         with self._lock:
-            self._close(_named(name, self._files))
+            self._close(named(name, self._files))
 
     def forget(self, folder: str) -> None:
         """Keep no account of the names in a folder that were used; they do not come again."""
         with self._lock:
-            for name in _named(folder, tuple(self._uses)):
+            for name in named(folder, tuple(self._uses)):
                 del self._uses[name]
 
     def disown(self, owner: str) -> tuple[str, ...]:
@@ -212,12 +210,9 @@ class Pools:
         self._mapped: dict[str, Pool] = {}
         self._watching: list[tuple[str, PictureMemory]] = []
         """Who hears of the pools of which kind."""
-        self._devices: dict[int, Device] = {}
-        self._on_device: dict[str, DevicePool] = {}
-        self._leaving: list[DevicePool] = []
-        """Those that were given up while a GPU had to do with them."""
-        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
+        self.gpu = DevicePools()
+        """Those in GPUs' memory."""
 
     def watch(self, kind: str, memory: PictureMemory) -> None:
         """Have somebody hear of the pools `STREAM/kind`, those there are and those to come."""
@@ -228,28 +223,6 @@ class Pools:
             for pool in self._mapped.values():
                 if _kind(pool.name) == kind:
                     memory.register(pool.memory)
-
-    def offer(self, device: Device | None) -> None:
-        """Have slots on a GPU made from now on, as an engine reads them there."""
-        if device is not None:
-            self._devices[device.index] = device
-
-    def device(self, index: int) -> Device | None:
-        """The GPU of this number, if an engine of this process reads slots there."""
-        return self._devices.get(index)
-
-    def create_on(self, device: Device, name: str, num_bytes: int, count: int) -> DevicePool:
-        """Make a pool in a GPU's memory for the calling stage to lease from.
-
-        Raises:
-            OutOfDeviceMemory: there is no room for it.
-        """
-        with self._lock:
-            self._let_leave()
-        pool = DevicePool(device, f"{name}~{next(self._numbers)}", num_bytes, count)
-        with self._lock:
-            self._on_device[pool.name] = pool
-        return pool
 
     def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> Pool:
         """Make a pool for the calling stage to lease from.
@@ -282,8 +255,8 @@ class Pools:
         Raises:
             SlotGone: the pool was discarded.
         """
-        pool = self._on_device.get(slot.pool)
-        return self.view(slot) if pool is None else pool.view(slot)
+        there = self.gpu.view(slot)
+        return self.view(slot) if there is None else there
 
     def discard(self, name: str) -> None:
         """Give up a pool, or a folder of pools; arrays on them stay readable."""
@@ -292,15 +265,15 @@ class Pools:
 
     def forget(self, name: str) -> None:
         """Map a pool, or a folder of pools, no longer."""
-        for mapped in _named(name, tuple(self._mapped)):
+        for mapped in named(name, tuple(self._mapped)):
             self._unmap(mapped)
-        self._leave(_named(name, tuple(self._on_device)))
+        self.gpu.forget(name)
 
     def forget_all(self) -> None:
         """Map none any longer."""
         for name in tuple(self._mapped):
             self._unmap(name)
-        self._leave(tuple(self._on_device))
+        self.gpu.forget_all()
 
     def _forget_earlier(self, name: str) -> None:
         """Map the pools no longer that came before this one: their writer has gone on.
@@ -329,16 +302,6 @@ class Pools:
             if pool is not None:
                 for memory in self._watchers(pool):
                     memory.forget(pool.memory)
-
-    def _leave(self, names: Iterable[str]) -> None:
-        """Give up pools on GPUs, each as soon as its GPU has no more to do with it."""
-        with self._lock:
-            left = [self._on_device.pop(name) for name in names if name in self._on_device]
-            self._leaving += left
-            self._let_leave()
-
-    def _let_leave(self) -> None:
-        self._leaving = [pool for pool in self._leaving if not pool.is_at_rest]
 
     def _watchers(self, pool: Pool) -> list[PictureMemory]:
         return [memory for kind, memory in self._watching if _kind(pool.name) == kind]
@@ -381,13 +344,6 @@ _AnyAnswer = _Granted | _Refused | _Done
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(_AnyRequest)
 _answers = msgspec.msgpack.Decoder(_AnyAnswer)
-
-
-def _named(name: str, names: Iterable[str]) -> tuple[str, ...]:
-    """The one of this name, or those in it where it is a folder."""
-    if name.endswith("/"):
-        return tuple(each for each in names if each.startswith(name))
-    return tuple(each for each in names if each == name)
 
 
 def _kind(name: str) -> str:

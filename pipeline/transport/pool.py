@@ -11,6 +11,7 @@ that leases, and outlives it: the file belongs to the supervisor.
 import mmap
 import os
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Protocol, TypeVar
@@ -231,6 +232,13 @@ class Pool(Slots):
     def _array(self, index: int) -> np.ndarray:
         start = self.file.head_bytes + index * self.file.slot_bytes
         return np.ndarray(self.shape, self.file.dtype, self._memory, start)
+
+
+def named(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The pool of this name, or those in it where it is a folder."""
+    if name.endswith("/"):
+        return tuple(each for each in names if each.startswith(name))
+    return tuple(each for each in names if each == name)
 
 
 def _no_room(file: PoolFile, error: OSError) -> PipelineError:

@@ -54,6 +54,7 @@ from pipeline.stages.infer import Infer
 from pipeline.stages.suppress import Suppress
 from pipeline.topology import Addresses, Graph, Link, Stage
 from pipeline.transport.control import Close, EngineBuilt, Failed, Finished
+from pipeline.transport.devicepool import DevicePools
 from pipeline.transport.memory import PoolDesk, Pools
 from pipeline.transport.ports import Ports
 
@@ -99,7 +100,7 @@ def of_clip(options: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def _by_the_host() -> Iterator[None]:
     """Within it, no decoder hears of an engine that reads pictures on the GPU."""
-    with patch.object(Pools, "offer"):
+    with patch.object(DevicePools, "offer"):
         yield
 
 

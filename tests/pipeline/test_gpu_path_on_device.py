@@ -32,7 +32,7 @@ from pipeline.decoding.inputs import Source
 from pipeline.decoding.surface import SurfaceReader
 from pipeline.job import Job
 from pipeline.messages import CodecParameters
-from pipeline.transport.memory import Pools
+from pipeline.transport.devicepool import DevicePools
 from tests.model.cuda.host_device import HostDevice
 from tests.pipeline.decoding.played_nvdec import PlayedNvdec, Script, What
 from tests.pipeline.media_factory import spliced
@@ -96,7 +96,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 def by_the_host() -> Iterator[None]:
     """Within it, pictures of the GPU come to the host."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Pools, "offer", lambda *_: None)
+        patch.setattr(DevicePools, "offer", lambda *_: None)
         yield
 
 
@@ -274,7 +274,7 @@ def test_a_camera_that_goes_gives_its_slots_back_and_others_keep_theirs(
         service.supervisor.remove(DOOR)
         service.wait(lambda: service.is_gone(DOOR))
         pools = service.supervisor._crew._pools
-        assert [name.partition("/")[0] for name in pools._on_device] == [
+        assert [name.partition("/")[0] for name in pools.gpu.names] == [
             service.supervisor.streams[YARD].branch.stream
         ]
         service.wait_for_frames(YARD, 5)
@@ -300,7 +300,7 @@ def test_a_run_that_is_ended_at_once_leaves_nothing_on_the_device(
         service.supervisor.stop()
         service.supervisor.stop()
     assert len(closed) == 1  # which let go of its pictures once they were copied
-    assert not service.supervisor._crew._pools._on_device
+    assert not service.supervisor._crew._pools.gpu.names
     machine.forget()
     gc.collect()
     assert machine.device.used_bytes == 0

@@ -22,6 +22,7 @@ from pipeline.config import GpuConfig, OutputConfig, PipelineConfig, SlicesConfi
 from pipeline.decoding import hardware
 from pipeline.decoding.inputs import Source
 from pipeline.job import Job
+from pipeline.transport.devicepool import DevicePools
 from pipeline.transport.memory import PoolDesk, Pools
 from tests.model.cuda.fake_network import CELL, FakeNetwork, make_picture
 from tests.model.cuda.host_device import HostDevice
@@ -213,7 +214,7 @@ def test_what_stays_on_the_gpu_is_found_as_what_comes_to_the_host_and_goes_back(
                 lambda parameters, _, machine=machine: PlayedNvdec(parameters, machine.device),
             )
             if not stays:
-                patch.setattr(Pools, "offer", lambda *_: None)
+                patch.setattr(DevicePools, "offer", lambda *_: None)
             folder = tmp_path / str(stays)
             found.append(boxes(weights, folder, clip, camera, slices, decode="nvdec"))
         copied.append(len(machine.device.copied_rows))
@@ -244,7 +245,7 @@ def test_a_slot_that_a_batch_may_still_read_is_not_written_again(
     picture = make_picture(seed=1)
     desk = PoolDesk()
     pools = Pools(desk)
-    pool = pools.create_on(device, "yard/surfaces", picture.coded.num_bytes, 1)
+    pool = pools.gpu.create(device, "yard/surfaces", picture.coded.num_bytes, 1)
     lease = pool.lease()
     assert lease is not None
     written = device.event()

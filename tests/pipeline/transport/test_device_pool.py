@@ -53,7 +53,7 @@ def pools() -> Iterator[Pools]:
 
 
 def make(pools: Pools, device: HostDevice, count: int = 2) -> DevicePool:
-    return pools.create_on(device, "yard/surfaces", NUM_BYTES, count)
+    return pools.gpu.create(device, "yard/surfaces", NUM_BYTES, count)
 
 
 def leased(pool: DevicePool) -> DeviceLease:
@@ -221,7 +221,7 @@ def test_a_request_that_waits_keeps_its_picture_without_the_pool(
 def test_a_stream_that_is_over_takes_its_pools_with_it(pools: Pools, device: HostDevice) -> None:
     for _ in range(2):
         make(pools, device)
-    pools.create_on(device, "door/surfaces", NUM_BYTES, 1)
+    pools.gpu.create(device, "door/surfaces", NUM_BYTES, 1)
     pools.create("yard/images", (1,), UINT8, 1)
     before = device.used_bytes
     pools.forget("yard/")
@@ -257,8 +257,8 @@ def test_slots_of_the_host_are_seen_as_ever(pools: Pools) -> None:
 def test_nobody_has_slots_on_a_device_that_no_engine_reads(
     pools: Pools, device: HostDevice
 ) -> None:
-    pools.offer(None)
-    assert pools.device(0) is None
-    pools.offer(device)
-    assert pools.device(0) is device
-    assert pools.device(1) is None
+    pools.gpu.offer(None)
+    assert pools.gpu.device(0) is None
+    pools.gpu.offer(device)
+    assert pools.gpu.device(0) is device
+    assert pools.gpu.device(1) is None
