@@ -86,6 +86,7 @@ class ImageSlots:
                 *(stream, self._window, num_bytes / 2**20, lack),
             )
             return None
+        logger.info("%s: pictures stay on the GPU that decodes them (%s)", stream, device.name)
         return self._pool
 
 

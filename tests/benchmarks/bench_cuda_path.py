@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -39,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # called by its path
 from model.card import read_card
 from model.config import ModelConfig, Suppression
 from model.cuda.coded import Coded
+from model.cuda.device import Event
 from model.engines import build_engine
 from model.engines.build import choose_engine
 from model.engines.contract import Takes
@@ -94,7 +96,9 @@ def of_clip(options: argparse.Namespace) -> dict[str, Any]:
         return {**surroundings(), **_of_clip(options)}
     with _by_the_host():
         host = _of_clip(options)
-    return {**surroundings(), "by the host": host, "on the device": _of_clip(options)}
+    with _counting() as stayed:
+        device = _of_clip(options)
+    return {**surroundings(), "by the host": host, "on the device": {**device, **stayed}}
 
 
 @contextmanager
@@ -102,6 +106,21 @@ def _by_the_host() -> Iterator[None]:
     """Within it, no decoder hears of an engine that reads pictures on the GPU."""
     with patch.object(DevicePools, "offer"):
         yield
+
+
+@contextmanager
+def _counting() -> Iterator[Counter[str]]:
+    """Counts within it how many pictures really stayed on the GPU."""
+    from pipeline.decoding.surface import Surface
+
+    stayed, copy_to = Counter(stayed=0), Surface.copy_to
+
+    def counted(surface: Surface, coded: Coded, address: int) -> Event:
+        stayed["stayed"] += 1
+        return copy_to(surface, coded, address)
+
+    with patch.object(Surface, "copy_to", counted):
+        yield stayed
 
 
 def _of_clip(options: argparse.Namespace) -> dict[str, Any]:
