@@ -116,6 +116,7 @@ class Frame(Timed, frozen=True, kw_only=True, tag=True):
     """
 
     image: Slot
+    """In the host's memory, or on a GPU where all who read it share a process."""
     canvas_hw: tuple[int, int]
     """Height and width of the canvas of every look."""
     coded: Coded | None = None

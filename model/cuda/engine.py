@@ -86,7 +86,7 @@ class CudaEngine:
         self.host_memory = host_memory or HostMemory.shared(device)
         fitted = Fitting(plan, len(self.classes), device, compile_network, self.host_memory).fit()
         self.name = f"cuda ({fitted.how})"
-        self._device_name = device.name
+        self.device = device
         self.precision: str = plan.number_format
         self.input_shape = (plan.looks, *plan.canvas_hw, 3)
         self.output_shape = (plan.looks, 1 + plan.suppression.max_boxes, FOUND_ROW)
@@ -240,7 +240,7 @@ class CudaEngine:
     def _give_up(self) -> None:
         """End every request of a device that hangs; the other thread may wait for ever."""
         failure = EngineError(
-            f"{self.name}: {self._device_name} has not ended a batch for {HANG_S:.0f} s"
+            f"{self.name}: {self.device.name} has not ended a batch for {HANG_S:.0f} s"
         )
         self._hangs = True
         self._fail(failure)

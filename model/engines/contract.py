@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from model.cuda.coded import CodedPicture
+from model.cuda.device import Device
 
 Done = Callable[[BaseException | None], None]
 """Called once per request, from any thread, with the failure if there was one; never raises."""
@@ -89,6 +90,11 @@ class CodedEngine(Engine, Protocol):
     @property
     def host_memory(self) -> PictureMemory:
         """Where it reads pictures by itself; others it has to copy first."""
+        ...
+
+    @property
+    def device(self) -> Device | None:
+        """Where else it reads them, without a copy; None if it has no memory of its own."""
         ...
 
     def start(

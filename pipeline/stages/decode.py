@@ -10,8 +10,6 @@ import os
 import threading
 import time
 
-import av
-
 from pipeline.config import SourceConfig
 from pipeline.decoding.clock import StreamClock
 from pipeline.decoding.damage import DamageWatch
@@ -21,6 +19,7 @@ from pipeline.decoding.hardware import Hardware
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.motion import MotionGate
 from pipeline.decoding.pace import Pace
+from pipeline.decoding.surface import AnyFrame, SurfaceReader
 from pipeline.messages import Ended, Opened, Packet, SkipCause, Timed
 from pipeline.metrics import Counters
 from pipeline.stages.checkpoints import Checkpoints
@@ -75,6 +74,14 @@ class Decode:
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Decode until the source has ended or the limit is reached."""
+        try:
+            self._run(ports)
+        finally:
+            if self._hardware is not None and self._hardware.reader is not None:
+                self._hardware.reader.close()
+        return ()
+
+    def _run(self, ports: Ports) -> None:
         if self._live:
             _yield_to_the_detector()
         self._take_over(ports)
@@ -86,6 +93,7 @@ class Decode:
                 case Opened() as opened:
                     self._open(ports, opened)
                 case Packet() as packet if not self._enough:
+                    self._meet_gpu(ports)
                     self._decode(ports, packet, delivery)
                     self._tell_who_decodes(ports)
                 case Ended() as message:
@@ -95,7 +103,6 @@ class Decode:
             self._emit(ports, self._decoder.flush())
         self._finish(ports, ended)
         ports.drain()
-        return ()
 
     @property
     def _enough(self) -> bool:
@@ -161,6 +168,15 @@ class Decode:
             self._first_fault = self._first_fault or f"number {packet.frame_index + 1}: {error}"
             return
         self._emit(ports, frames)
+
+    def _meet_gpu(self, ports: Ports) -> None:
+        """Leave pictures on the GPU that decodes them as soon as an engine reads them there."""
+        hardware = self._hardware
+        if hardware is None or hardware.reader is not None:
+            return
+        device = ports.pools.gpu.device(hardware.device)
+        if device is not None:
+            hardware.reader = SurfaceReader(device)
 
     def _tell_who_decodes(self, ports: Ports) -> None:
         made_by = self._hardware and self._hardware.watch.news()
@@ -232,7 +248,7 @@ class Decode:
         else:
             self._preprocess.send(ports, timed, decoded.frame)
 
-    def _is_unfit(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> bool:
+    def _is_unfit(self, ports: Ports, timed: Timed, frame: AnyFrame) -> bool:
         """Whether a camera's picture shows nothing of what is there now; tells of its state."""
         if self._damage.shows_in(frame):
             return True
@@ -243,7 +259,7 @@ class Decode:
             ports.report(CameraState(state="frozen" if frozen else "live", reason=reason))
         return frozen
 
-    def _skips(self, timed: Timed, frame: av.VideoFrame) -> SkipCause | None:
+    def _skips(self, timed: Timed, frame: AnyFrame) -> SkipCause | None:
         """Why the detector need not look at a frame; None where it must."""
         if timed.frame_index % self._config.stride:
             return "stride"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from model.cuda.coded import CodedPicture
+from model.cuda.coded import CodedPicture, DeviceArray
 from model.engines.contract import Done, Engine, takes_coded
 from pipeline.fairness import FairQueue
 from pipeline.messages import Frame
@@ -30,9 +30,10 @@ def shape_of(frame: Frame) -> Shape:
     return (len(frame.regions), *frame.canvas_hw, 3)
 
 
-def images_of(frame: Frame, pixels: np.ndarray) -> Images:
+def images_of(frame: Frame, pixels: np.ndarray | DeviceArray) -> Images:
     """What an engine is given of a frame whose slot holds these pixels."""
     if frame.coded is None:
+        assert isinstance(pixels, np.ndarray), "no canvas lies on a GPU"
         return pixels
     x, y = frame.part.origin_xy
     return CodedPicture(
@@ -64,6 +65,7 @@ class Runner:
         )
         if takes_coded(engine):
             pools.watch("images", engine.host_memory)
+            pools.gpu.offer(engine.device)
 
     @property
     def idle(self) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from model.config import Suppression
 from model.cuda import batchslot, compiling
+from model.cuda.coded import DeviceArray
 from model.cuda.engine import CudaEngine
 from model.cuda.hostmemory import HostMemory
 from model.cuda.plan import EnginePlan, Network, NetworkPlan
@@ -22,7 +23,7 @@ from model.parity import make_pictures, run_once
 from model.slicing import Region
 from model.suppression import suppress
 from tests.model.cuda.fake_network import FakeNetwork, make_canvases, make_picture
-from tests.model.cuda.host_device import HostDevice
+from tests.model.cuda.host_device import HostDevice, HostEvent
 from tests.model.cuda.serving import (
     Asked,
     ask_all,
@@ -201,6 +202,40 @@ def test_a_missing_wait_is_seen(
         if is_seen:
             break
     assert is_seen == (mutation != "none")
+
+
+class Lent:
+    """Whoever lends pixels, and until when they are read."""
+
+    def __init__(self) -> None:
+        self.until: list[HostEvent] = []
+
+    def read_until(self, event: HostEvent) -> None:
+        self.until.append(event)
+
+
+def test_a_lender_hears_until_when_its_pixels_are_read(
+    plan: EnginePlan, library: ctypes.CDLL
+) -> None:
+    """Before the request ends, and once for each: another batch tells another event."""
+    device = HostDevice(library)
+    with serving(replace(plan, batch_sizes=(1,)), device) as engine:
+        there, kept = in_device_memory(device, make_picture(seed=3))
+        assert isinstance(there.pixels, DeviceArray)
+        lent = [Lent(), Lent()]
+        pictures = [replace(there, pixels=replace(there.pixels, lender=lender)) for lender in lent]
+        device.hold()
+        asked = ask_all(engine, pictures)
+        wait_until(lambda: all(lender.until for lender in lent))
+        events = [lender.until[0] for lender in lent]
+        assert all(event.mark is not None and not event.mark.happened for event in events)
+        device.release()
+        for each in asked:
+            each.result()
+        assert all(event.mark.happened for event in events)
+        assert [len(lender.until) for lender in lent] == [1, 1]
+        assert events[0] is not events[1]
+    del kept
 
 
 @pytest.mark.parametrize("forgotten", [False, True])

@@ -14,7 +14,7 @@ import torch
 
 from model.config import Suppression
 from model.cuda.coded import CodedPicture, DeviceArray
-from model.cuda.device import Device
+from model.cuda.device import Device, Rows
 from model.cuda.engine import CudaEngine
 from model.cuda.hostmemory import HostMemory
 from model.cuda.plan import EnginePlan, NetworkKind
@@ -182,6 +182,31 @@ def test_pixels_on_the_device_are_waited_for(large: EnginePlan, device: Device) 
             there, kept = _being_written(device, picture)
             np.testing.assert_array_equal(Asked(engine, there).result(), expected)
             del kept
+
+
+def test_rows_are_copied_within_the_device_and_to_the_host(device: Device) -> None:
+    """Between pitches that differ; what lies beside the rows stays as it is."""
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 512), np.uint8)
+    before = device.pinned(pixels.shape, np.dtype(np.uint8))
+    before[:] = pixels
+    there = device.empty(pixels.shape, torch.uint8)
+    slot = device.empty((96, 320), torch.uint8)
+    after = device.pinned((96, 320), np.dtype(np.uint8))
+    few = device.pinned((6, 300), np.dtype(np.uint8))
+    stream, ended = device.stream(), device.event()
+    after[:] = 7
+    device.copy_in(slot.data_ptr(), after.ctypes.data, after.nbytes, stream)
+    device.copy_in(there.data_ptr(), before.ctypes.data, before.nbytes, stream)
+    source = Rows(there.data_ptr(), 512)
+    device.copy_rows(Rows(slot.data_ptr(), 320), source, (96, 300), stream)
+    device.copy_out(after.ctypes.data, slot.data_ptr(), after.nbytes, stream)
+    every = Rows(source.address, 16 * source.pitch)
+    device.copy_rows_out(Rows(few.ctypes.data, 300), every, (6, 300), stream)
+    ended.record(stream)
+    ended.synchronize()
+    np.testing.assert_array_equal(after[:, :300], pixels[:, :300])
+    assert (after[:, 300:] == 7).all()
+    np.testing.assert_array_equal(few, pixels[::16, :300])
 
 
 def test_memory_is_given_back(large: EnginePlan, device: Device) -> None:
