@@ -7,7 +7,8 @@
 
 With `remote`, infer and suppress run on another host and one stage stands for them here.
 
-Full-size pictures pass by the trunk, which needs none; they exist only while a sink wants them.
+Full-size pictures pass by the trunk, which needs none. They exist only in branches whose pictures
+somebody wants; the others send nothing on that link.
 
 Where stages run in processes, a process holds one group: `trunk` (one for all streams), and for
 each stream `read`, `track`, and `sinks`, which must not end one with another.
@@ -18,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from model.config import Suppression
 from model.engines.contract import Engine, Takes
@@ -78,7 +78,7 @@ class Plan:
     """What its engines are given."""
     take: Callable[[Tracked, Tracks], None] | None = None
     """Is given every frame's tracks, in this process, where they are not written to files."""
-    observed: Literal["no", "tracks", "pictures"] = "no"
+    observed: bool = False
     """Whether streams are shown to observers, in this process, instead of written to files."""
     observe: Callable[[Source], Observer] | None = None
     """Makes the observer of a stream; called in the thread that shows it."""
@@ -99,7 +99,7 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
     pictures = Link("pictures", Picture, depth=window + 2)
     drawn = Link("drawn", Drawn, depth=4)
     video = plan.config.output.save_video
-    pictured = video or plan.observed == "pictures"
+    pictured = video or plan.observed
     if plan.config.remote is not None:  # a key that is missing is told before anything starts
         read_keys(plan.config.remote.key)
         read_public(plan.config.remote.server_key)
@@ -189,7 +189,7 @@ class _Makers:
             ),
             window=self._config.window,
             live=source.live,
-            pictures=self._config.output.save_video or self._plan.observed == "pictures",
+            pictures=self._config.output.save_video or source.pictured,
         )
         gate = MotionGate(self._config.gate) if self._config.gate is not None else None
         source = replace(source, name=branch.stream)
@@ -241,18 +241,14 @@ class _Makers:
 
     def readers_of_tracks(self, tracked: Link, pictures: Link) -> tuple[Stage, ...]:
         """Who takes the tracks: files, or an observer."""
-        match self._plan.observed:
-            case "no":
-                return (Stage("write-tracks", "sinks", (tracked,), (), self.write_tracks),)
-            case "tracks":
-                return (Stage("observe", "sinks", (tracked,), (), self.observe),)
-            case "pictures":
-                return (Stage("observe", "sinks", (tracked, pictures), (), self.observe),)
+        if self._plan.observed:
+            return (Stage("observe", "sinks", (tracked, pictures), (), self.observe),)
+        return (Stage("write-tracks", "sinks", (tracked,), (), self.write_tracks),)
 
     def observe(self, branch: Branch) -> Worker:
         assert self._plan.observe is not None, "observers live in the supervisor's process"
         observer = partial(self._plan.observe, branch.source)
-        if self._plan.observed == "pictures":
+        if branch.source.pictured:
             return Observe(observer, self._counters.at(branch.row))
         return ObserveTracks(observer)
 

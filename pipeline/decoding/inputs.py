@@ -42,6 +42,8 @@ class Source:
     """Path or address; an address may hold a password, so show `label`."""
     camera: CameraConfig = PLAIN
     """What is particular about it."""
+    pictured: bool = False
+    """Whether whoever watches it may want its pictures; who records it gets them anyway."""
 
     @property
     def live(self) -> bool:
