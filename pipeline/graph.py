@@ -171,7 +171,8 @@ class _Makers:
         if not source.live:
             return ReadFile(source, config, counters)
         patience_s = None if self._plan.service else config.open_timeout_s
-        return ReadCamera(source, config, counters, patience_s=patience_s)
+        hardware = self._hardware(source) if source.by_gstreamer else None
+        return ReadCamera(source, config, counters, patience_s=patience_s, hardware=hardware)
 
     def decode(self, branch: Branch) -> Worker:
         source, counters = branch.source, self._counters.at(branch.row)
@@ -199,13 +200,16 @@ class _Makers:
             preprocess,
             counters,
             gate=gate,
-            hardware=self._hardware(source),
+            hardware=None if source.by_gstreamer else self._hardware(source),
         )
 
     def _hardware(self, source: Source) -> Hardware | None:
         """The GPU for a stream's decoder, if it is to use one."""
         gpu = self._config.gpu
+        if source.kind == "gstreamer":
+            return None  # whoever wrote the pipeline chose
         shared = self._config.placement == "threads" and self._plan.takes == "coded"
+        shared = shared and not source.by_gstreamer
         if gpu.decode == "nvdec" or (gpu.decode == "auto" and shared):
             return Hardware(gpu.device, HardwareWatch(retries=source.live))
         return None

@@ -51,6 +51,11 @@ class Source:
         return self.kind not in ("file", "image", "images")
 
     @property
+    def by_gstreamer(self) -> bool:
+        """Whether GStreamer reads and decodes it, in a process of its own."""
+        return self.kind == "gstreamer" or self.camera.decoder == "gstreamer"
+
+    @property
     def label(self) -> str:
         """The location as it may be shown; of a pipeline, only what it begins with."""
         if self.kind == "gstreamer":
