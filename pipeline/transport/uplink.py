@@ -21,8 +21,9 @@ from pipeline.cameras import Priority
 from pipeline.config import RemoteConfig
 from pipeline.errors import StageError
 from pipeline.fairness import FairQueue
+from pipeline.keyfiles import PUBLIC_SUFFIX
 from pipeline.transport.control import EngineBuilt
-from pipeline.transport.curve import PUBLIC_SUFFIX, Keys, secure, watch_over
+from pipeline.transport.curve import Keys, secure, watch_over
 from pipeline.transport.mailbox import Mailbox
 from pipeline.transport.wire import (
     MOST_STREAMS,
