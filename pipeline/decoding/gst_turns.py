@@ -10,7 +10,7 @@ broken off for that, which the camera sees as a connection made anew.
 
 from typing import Final
 
-from pipeline.decoding.gst_elements import ELEMENTS, OnGpu, elements_here
+from pipeline.decoding.gst_elements import ELEMENTS, GpuElements, OnGpu, elements_here
 from pipeline.decoding.hardware import Hardware, MadeBy
 from pipeline.errors import DecoderLost, SourceError, SourceForbidden
 from pipeline.messages import DecoderKind
@@ -25,6 +25,8 @@ class Turns:
         self._hardware = hardware
         self._at: OnGpu | None = None
         """How the pipeline at work decodes; None for the processor."""
+        self._elements: GpuElements | None = None
+        """What the GPU is used by, until it fails: to look for it costs a process."""
         self._has_opened = False
         self._suspected = ""
         """Why the GPU gave no picture, until the processor has shown whether the camera does."""
@@ -49,7 +51,7 @@ class Turns:
             self._hardware.watch.on_opened()
             self._hardware.watch.on_picture(KIND)
         elif self._suspected:
-            self._hardware.watch.on_refused(f"no picture from the GPU: {self._suspected}")
+            self._give_up(self._hardware, f"no picture from the GPU: {self._suspected}")
             self._suspected = ""
 
     def on_error(self, error: SourceError) -> None:
@@ -58,7 +60,7 @@ class Turns:
             self._suspected = ""
         elif isinstance(error, DecoderLost):
             assert self._hardware is not None
-            self._hardware.watch.on_refused(str(error))
+            self._give_up(self._hardware, str(error))
         elif not self._has_opened and not isinstance(error, SourceForbidden):
             self._suspected = str(error)
 
@@ -69,9 +71,13 @@ class Turns:
     def _gpu(self) -> OnGpu | None:
         if self._hardware is None or not self._hardware.watch.wants_gpu:
             return None
-        elements = elements_here()
-        if elements is None:
+        self._elements = self._elements or elements_here()
+        if self._elements is None:
             names = ", ".join(name for elements in ELEMENTS for name in elements.decoders)
-            self._hardware.watch.on_refused(f"GStreamer has none of {names} here")
+            self._give_up(self._hardware, f"GStreamer has none of {names} here")
             return None
-        return OnGpu(elements, self._hardware.device)
+        return OnGpu(self._elements, self._hardware.device)
+
+    def _give_up(self, hardware: Hardware, reason: str) -> None:
+        hardware.watch.on_refused(reason)
+        self._elements = None

@@ -92,6 +92,7 @@ def test_a_camera_that_is_away_is_no_loss(rig: Rig, *, before: bool) -> None:
     turns.on_error(SourceForbidden("wrong password"))
     assert turns.next() == GPU
     assert turns.news() is None
+    assert rig.num_asked == 1  # and not at each try
 
 
 def test_where_the_elements_are_missing_no_pipeline_is_broken_off_for_them(rig: Rig) -> None:
