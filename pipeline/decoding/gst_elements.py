@@ -2,8 +2,9 @@
 """What decodes on an NVIDIA GPU in GStreamer, and how a pipeline is made to use it, or not to.
 
 Which decoder a pipeline gets GStreamer decides, by rank: those of the GPU get the highest, or none
-at all, as GStreamer takes them unasked where they are. That one of them really decodes is made sure
-by what follows it, which takes only pictures in the GPU's memory: no other decoder gives these.
+at all, as present versions take them unasked where they are. That one of them really decodes is
+made sure by what follows it, which takes only pictures in the GPU's memory: no other decoder gives
+these.
 
 With a GPU this has never run.
 """
