@@ -184,8 +184,8 @@ class GpuConfig(Settings):
     """Which one, as `nvidia-smi` numbers them."""
     decode: Literal["auto", "nvdec", "cpu"] = "cpu"
     """Who decodes; `auto` is the GPU, where stages share a process, as each process that decodes
-    there takes some of its memory. What it cannot decode the processor does. Asked for, as no GPU
-    has run it yet."""
+    there takes some of its memory. `nvdec` is the GPU also for cameras that GStreamer decodes, in a
+    process each. What it cannot decode the processor does. Asked for, as no GPU has run it yet."""
     network: NetworkKind = "auto"
     """What compiles the network; `auto` is AOTInductor, and what does compile where that does not.
     `tensorrt` needs the extra of its name. It is said which it was."""

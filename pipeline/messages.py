@@ -19,7 +19,7 @@ SkipCause = Literal["stride", "max-fps", "gate", "detect-every"]
 """Why the detector was not asked for a frame; after `stride` and `max-fps` it has no tracks, after
 the others those of the frames before, carried over."""
 WITHOUT_TRACKS: Final[frozenset[SkipCause]] = frozenset({"stride", "max-fps"})
-DecoderKind = Literal["nvdec", "cpu"]
+DecoderKind = Literal["nvdec", "gstreamer-nv", "cpu"]
 """Who decodes: an NVIDIA GPU, or the processor."""
 DropCause = Literal[SkipCause, "late", "overload", "corrupt", "stage-died", "shutdown"]
 """Why a decoded frame was not looked at; but for skips they are losses."""

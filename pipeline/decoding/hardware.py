@@ -78,10 +78,10 @@ class HardwareWatch:
         if not self._asked:
             return  # the last of a decoder that was given up
         self._num_faults = 0
-        if kind == "nvdec":
-            self._note(MadeBy("nvdec"))
-        else:
+        if kind == "cpu":
             self._give_up("FFmpeg went over to the processor")
+        else:
+            self._note(MadeBy(kind))
 
     def on_fault(self) -> None:
         """Hear that a packet could not be decoded."""
@@ -101,7 +101,7 @@ class HardwareWatch:
         self._asked = False
         self._again_s = now_s + self._pause_s if self._retries else math.inf
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        lost = self.made_by is not None and self.made_by.kind == "nvdec"
+        lost = self.made_by is not None and self.made_by.kind != "cpu"
         self._note(MadeBy("cpu", reason, lost))
 
     def _note(self, made_by: MadeBy) -> None:

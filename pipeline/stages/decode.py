@@ -23,8 +23,9 @@ from pipeline.decoding.surface import AnyFrame, SurfaceReader
 from pipeline.messages import Ended, Opened, Packet, SkipCause, Timed
 from pipeline.metrics import Counters
 from pipeline.stages.checkpoints import Checkpoints
+from pipeline.stages.decoded_by import tell_who_decodes
 from pipeline.stages.preprocess import Preprocess
-from pipeline.transport.control import CameraState, DecodePath, Enough, Incomplete
+from pipeline.transport.control import CameraState, Enough, Incomplete
 from pipeline.transport.links import Delivery
 from pipeline.transport.ports import Ports
 
@@ -179,12 +180,9 @@ class Decode:
             hardware.reader = SurfaceReader(device)
 
     def _tell_who_decodes(self, ports: Ports) -> None:
-        made_by = self._hardware and self._hardware.watch.news()
-        if made_by:
-            self._counters.add("hardware_lost", made_by.lost)
-            ports.report(DecodePath(path=made_by.kind, reason=made_by.reason))
-            told = f": {made_by.reason}" if made_by.reason else ""
-            logger.info("%s: decoded by %s%s", self._stream, made_by.kind, told)
+        if self._hardware is not None:
+            news = self._hardware.watch.news()
+            tell_who_decodes(ports, self._stream, self._counters, news)
 
     def _emit(self, ports: Ports, frames: list[DecodedFrame]) -> None:
         for decoded in frames:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from model.cuda.coded import CodedPicture, DeviceArray
-from model.engines.contract import Done, Engine, takes_coded
+from model.engines.contract import Done, Engine, start_request, takes_coded
 from pipeline.fairness import FairQueue
 from pipeline.messages import Frame
 from pipeline.models import ModelInUse
@@ -81,11 +81,7 @@ class Runner:
     def start(self, images: Images, lease: Lease, on_done: Done) -> None:
         """Begin a request whose result goes into the slot."""
         self.num_running += 1
-        if isinstance(images, np.ndarray):
-            self.engine.start(images, lease.array, on_done)
-        else:
-            assert takes_coded(self.engine), f"{self.engine.name} takes canvases"
-            self.engine.start(images, lease.array, on_done)
+        start_request(self.engine, images, lease.array, on_done)
 
 
 @dataclass(slots=True)

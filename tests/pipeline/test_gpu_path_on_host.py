@@ -114,14 +114,7 @@ class OnDevice:
             canvas_hw=image_hw,
             looks=batch,
             number_format="f32",
-            how="auto",
-            batch_sizes=gpu.batch_sizes,
-            in_flight=gpu.in_flight,
-            window_ms=gpu.window_ms,
-            file_batch=gpu.file_batch,
-            arena_mib=gpu.arena_mib,
-            suppression=gpu.suppression,
-            class_ids=gpu.class_ids,
+            gpu=gpu,
         )
         self.built.append(CudaEngine(plan, self.device, FakeNetwork))
         return self.built[-1]
