@@ -7,7 +7,7 @@ credit, and the rest, which is work.
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -102,6 +102,8 @@ class Ports:
             link_name: Inlet(context, address, link.depth)
             for link_name, (link, address) in inlets.items()
         }
+        self._taken: dict[str, deque[Delivery]] = {link_name: deque() for link_name in inlets}
+        """What has come on each link and is not received yet."""
 
     @property
     def stopping(self) -> bool:
@@ -115,7 +117,7 @@ class Ports:
         self._control.report(report)
 
     def receive(self, link: str, *, wake: int | None = None) -> Delivery | None:
-        """Wait for the next message of a link.
+        """Wait for the next message of a link; writers of the others are welcomed meanwhile.
 
         With a descriptor `wake`, None as soon as that is readable, a reader has answered (a slot
         may be free for work that waits), or there is an order in `swaps`.
@@ -123,21 +125,22 @@ class Ports:
         Raises:
             ClosedDown: the supervisor ended the stage.
         """
-        inlet = self._inlets[link]
-        also: list[zmq.Socket[bytes] | int] = [inlet.socket]
+        also: list[zmq.Socket[bytes] | int] = [inlet.socket for inlet in self._inlets.values()]
         if wake is not None:
             also.append(wake)
-        while True:
+        taken = self._taken[link]
+        while not taken:
             started = time.monotonic_ns()
             try:
                 ready = self._poll(also, FOREVER_MS)
             finally:
                 self.usage.waiting_for_input_ns += time.monotonic_ns() - started
-            if inlet.socket in ready and (delivery := inlet.take()) is not None:
-                self.usage.messages += 1
-                return delivery
-            if wake is not None and (wake in ready or self.swaps or self._answered(ready)):
+            self._take(ready)
+            orders = wake is not None and (wake in ready or self.swaps or self._answered(ready))
+            if orders and not taken:
                 return None
+        self.usage.messages += 1
+        return taken.popleft()
 
     def send(
         self,
@@ -289,6 +292,14 @@ class Ports:
         if self._control.socket in ready:
             self._obey()
         return ready
+
+    def _take(self, ready: Collection[object]) -> None:
+        """Read what has come on any link: who waits at one may be what the writers of another wait
+        for, who must hear that they may send.
+        """
+        for link, inlet in self._inlets.items():
+            if inlet.socket in ready and (delivery := inlet.take()) is not None:
+                self._taken[link].append(delivery)
 
     def _answered(self, ready: set[object]) -> bool:
         return any(outlet.socket in ready for outlet in self._outlets.values())

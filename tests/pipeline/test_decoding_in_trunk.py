@@ -29,7 +29,7 @@ from pipeline.runner import Supervisor
 from pipeline.stages.source import ReadFile
 from pipeline.transport.ports import Ports
 from tests.pipeline.planned import build_planned, make_clip
-from tests.pipeline.scenes import CLASSES, read_jsonl
+from tests.pipeline.scenes import CLASSES, count_frames, read_jsonl
 from tests.pipeline.service import DOOR, YARD, replay, running
 
 NUM_FRAMES = 120
@@ -49,10 +49,10 @@ def _gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_config(weights: Path, folder: Path, **nodes: Any) -> PipelineConfig:
+    usual = {"placement": "processes", "gpu": ON_GPU, "output": OutputConfig(directory=folder)}
     return PipelineConfig(
         model=ModelConfig(weights=weights, image_size=160),
-        output=OutputConfig(directory=folder),
-        **{"placement": "processes", "gpu": ON_GPU, **nodes},
+        **{**usual, **nodes},  # type: ignore[arg-type]
     )
 
 
@@ -134,6 +134,21 @@ def test_20_decoders_of_a_device_that_is_given_up_work_on_in_the_trunk_of_anothe
     assert job.summary()["replaced"] == ["read yard"]  # which counts as no death of its own
     assert frozenset({"infer#1", "suppress#1", "decode:yard"}) in killer.seen
     assert [each["fault"] for each in job.summary()["devices"]] == ["it died", None]
+
+
+@pytest.mark.slow
+def test_20_a_trunk_that_dies_loses_no_picture_of_the_video(
+    tmp_path: Path, card_file: Path, clip: Path
+) -> None:
+    """2026-11-22: 8 s on 2 busy cores."""
+    videos = []
+    for name, killer in (("whole", Killer()), ("killed", Killer(("trunk", 40)))):
+        output = OutputConfig(directory=tmp_path / name, save_video=True)
+        job = run_job(make_config(card_file, tmp_path, output=output), clip, killer)
+        videos.append((tmp_path / name / "yard.mp4").read_bytes())
+    assert job.summary()["replaced"][-1] == "read yard"
+    assert count_frames(tmp_path / "killed/yard.mp4") == NUM_FRAMES
+    assert videos[0] == videos[1]
 
 
 @pytest.mark.slow

@@ -311,6 +311,8 @@ def test_a_camera_that_wants_the_gpu_and_has_none_says_so(card_file: Path, clip:
     gpu = GpuConfig(decode="nvdec")
     with running(card_file, replay(YARD, clip), build=build_planned, gpu=gpu) as service:
         service.wait_for_frames(YARD, 1)
+        state = service.supervisor.streams[YARD]
+        service.wait(lambda: state.decoder.path == "nvdec" or state.decoder.reason != "")
         nothing: Any = {}
         status = describe(service.supervisor, nothing, {})["cameras"][YARD]
     assert status["counters"]["hardware_lost"] == 0

@@ -338,6 +338,23 @@ def test_a_stage_hears_commands_while_its_reader_is_gone(rig: Rig) -> None:
         sending.result(TIMEOUT_S)
 
 
+def test_who_waits_at_one_link_welcomes_the_writers_of_another(rig: Rig) -> None:
+    """Who takes the place of a decoder sends pictures before the tracks that are waited for."""
+    pictures = Link("pictures", Picture, depth=2)
+    reader = rig.ports("reader", reads=[DEEP, pictures], stream="yard")
+    writer = rig.ports("writer", writes={DEEP: ["reader"], pictures: ["reader"]})
+    waiting = rig.begin(reader.receive, "found")
+    pool = rig.pools.create("yard/pictures", (3, 2), UINT8, 2)
+    for index in range(2):
+        lease = leased(pool)
+        rig.begin(writer.send, "pictures", picture(lease, index), lease=lease).result(TIMEOUT_S)
+    assert not writer.can_send("pictures", "yard")
+    rig.begin(writer.send, "found", found()).result(TIMEOUT_S)
+    assert waiting.result(TIMEOUT_S).message == found()
+    early = [reader.receive("pictures") for _ in range(2)]
+    assert [delivery and delivery.message.frame_index for delivery in early] == [0, 1]
+
+
 def move(rig: Rig, writer: Ports, link: Link, before: str, after: str) -> None:
     places = [rig.address(link, reader, "yard") for reader in (before, after)]
     rig.tell(writer, Reconnect(address=places[0], to=places[1]))
