@@ -213,17 +213,19 @@ def builder_of(config: PipelineConfig) -> BuildEngine:
         ModelError: the weights or the settings are not as they must be.
     """
     card = card_of(config)
-    return engine_builder(
-        Plan(
-            config=config,
-            classes=card.classes,
-            class_ids=class_ids_of(config.classes, card.classes),
-            floor=tracker_floor(config),
-            build_engine=build_engine,
-            outputs=Outputs(config.output),
-            takes=takes_here(config, card),
-        )
+    takes = takes_here(config, card)
+    devices = devices_here(config, takes)
+    plan = Plan(
+        config=config,
+        classes=card.classes,
+        class_ids=class_ids_of(config.classes, card.classes),
+        floor=tracker_floor(config),
+        build_engine=build_engine,
+        outputs=Outputs(config.output),
+        takes=takes,
+        devices=devices,
     )
+    return engine_builder(plan, devices[0])
 
 
 def settled(config: PipelineConfig) -> PipelineConfig:
