@@ -55,14 +55,14 @@ The model may change at run time (`swap_model`):
 
 Where there are several accelerators (`gpu.devices`), each has a trunk:
 
-18. A stream is at one of them from its begin to its end, the one with the fewest of its kind. What
-    happens to a trunk, streams at others are not told of.
-19. The streams of a trunk that is given up go over to others, the same branches as they are: each
-    decoder sends there what has no tracks yet, as in 8, so files and cameras lose no frame by it
-    but what is late by then, and the tracks of files are the same.
+18. A stream is given to the one with the fewest of its kind and stays there till its end, unless 19
+    holds. What happens to a trunk, streams at others are not told of.
+19. The streams of a trunk that is given up go over to others, as the branches they are: each
+    decoder sends there what has no tracks yet, as in 8. The tracks of a file are the same; a camera
+    loses the frames that are too old by then, or found no room meanwhile.
 20. Decoders that use the GPU (`gpu.decode`) work in the process of their trunk and die with it:
-    their readers begin anew with them, where the trunk is replaced or in the process of another,
-    as in 9. A reader that dies alone is replaced, and its decoder goes on where it is.
+    their readers are ended for it, and both begin anew as in 9, where their trunk then is. A reader
+    that dies alone is replaced, and its decoder goes on where it is.
 
 Where the plan is a service:
 
