@@ -15,6 +15,7 @@ from pipeline.decoding.images import ImageReader
 from pipeline.decoding.inputs import Source, find_sources, image_files
 from pipeline.decoding.media import MediaReader, Reader
 from pipeline.decoding.scaling import FrameScaler
+from pipeline.decoding.surface import on_host
 from pipeline.errors import SourceUnreadable
 
 Canvas = UInt8[np.ndarray, "H W 3"]
@@ -115,5 +116,5 @@ def _canvas(scaler: FrameScaler, decoded: DecodedFrame, image_size: int) -> Canv
     source_hw = scaler.upright_hw(decoded.frame)
     letterbox = Letterbox.fit(source_hw, rectangle(source_hw, image_size))
     canvas = np.empty((*letterbox.canvas_hw, 3), np.uint8)
-    scaler.letterboxed(decoded.frame, letterbox, canvas)
+    scaler.letterboxed(on_host(decoded.frame), letterbox, canvas)
     return canvas

@@ -186,8 +186,9 @@ class GpuConfig(Settings):
     are spread too, so have `parallel` be no less than they are."""
     decode: Literal["auto", "nvdec", "cpu"] = "cpu"
     """Who decodes; `auto` is the GPU, where it is the one that looks: decoders then work in the
-    process of its detector, as each process takes some of its memory. What it cannot decode the
-    processor does. Asked for, as no GPU has run it yet."""
+    process of its detector, as each process takes some of its memory. `nvdec` is the GPU also for
+    cameras that GStreamer decodes, in a process each. What it cannot decode the processor does.
+    Asked for, as no GPU has run it yet."""
     network: NetworkKind = "auto"
     """What compiles the network; `auto` is AOTInductor, and what does compile where that does not.
     `tensorrt` needs the extra of its name. It is said which it was."""

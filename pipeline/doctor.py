@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from model.processor import cpu_features
 from pipeline.decoding.child import python_with_binding
+from pipeline.decoding.gst_elements import elements_here
 from pipeline.finding import Finding, importable
 from pipeline.gpu_findings import cuda, cupy, kernels, nvdec, tensorrt
 
@@ -137,4 +138,6 @@ def _cache() -> Finding:
 def _gstreamer() -> Finding:
     python = python_with_binding()
     detail = f"binding of {python}" if python else "no binding (extra: gstreamer); PyAV decodes"
+    if (elements := elements_here()) is not None:
+        detail += f"; on a GPU {' or '.join(elements.decoders)}"
     return Finding(name="gstreamer", present=python is not None, optional=True, detail=detail)

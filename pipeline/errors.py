@@ -22,6 +22,10 @@ class SourceLost(SourceError):  # noqa: N818 - the name says what happened
     """A live source went away; trying again may help."""
 
 
+class DecoderLost(SourceLost):
+    """What decoded a live source failed, and not the source; another decoder may do."""
+
+
 class SinkError(PipelineError):
     """An output cannot be written."""
 

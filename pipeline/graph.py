@@ -7,7 +7,8 @@
 
 With `remote`, infer and suppress run on another host and one stage stands for them here.
 
-Full-size pictures pass by the trunk, which needs none; they exist only while a sink wants them.
+Full-size pictures pass by the trunk, which needs none. They exist only in branches whose pictures
+somebody wants; the others send nothing on that link.
 
 Where stages run in processes, a process holds one group: `trunk` (one for each accelerator), and
 for each stream `read`, `track`, and `sinks`, which must not end one with another. Decoders that use
@@ -19,7 +20,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from model.config import Suppression
 from model.engines.contract import Engine, Takes
@@ -81,7 +81,7 @@ class Plan:
     """The accelerators they run on; there is a trunk for each."""
     take: Callable[[Tracked, Tracks], None] | None = None
     """Is given every frame's tracks, in this process, where they are not written to files."""
-    observed: Literal["no", "tracks", "pictures"] = "no"
+    observed: bool = False
     """Whether streams are shown to observers, in this process, instead of written to files."""
     observe: Callable[[Source], Observer] | None = None
     """Makes the observer of a stream; called in the thread that shows it."""
@@ -102,7 +102,7 @@ def video_graph(plan: Plan, counters: CounterTable) -> Graph:
     pictures = Link("pictures", Picture, depth=window + 2)
     drawn = Link("drawn", Drawn, depth=4)
     video = plan.config.output.save_video
-    pictured = video or plan.observed == "pictures"
+    pictured = video or plan.observed
     if plan.config.remote is not None:  # a key that is missing is told before anything starts
         read_keys(plan.config.remote.key)
         read_public(plan.config.remote.server_key)
@@ -181,7 +181,8 @@ class _Makers:
         if not source.live:
             return ReadFile(source, config, counters)
         patience_s = None if self._plan.service else config.open_timeout_s
-        return ReadCamera(source, config, counters, patience_s=patience_s)
+        hardware = self._hardware(branch) if source.by_gstreamer else None
+        return ReadCamera(source, config, counters, patience_s=patience_s, hardware=hardware)
 
     def decode(self, branch: Branch) -> Worker:
         source, counters = branch.source, self._counters.at(branch.row)
@@ -199,7 +200,7 @@ class _Makers:
             ),
             window=self._config.window,
             live=source.live,
-            pictures=self._config.output.save_video or self._plan.observed == "pictures",
+            pictures=self._config.output.save_video or source.pictured,
         )
         gate = MotionGate(self._config.gate) if self._config.gate is not None else None
         source = replace(source, name=branch.stream)
@@ -209,12 +210,17 @@ class _Makers:
             preprocess,
             counters,
             gate=gate,
-            hardware=self._hardware(source, self._plan.devices[branch.trunk]),
+            hardware=None if source.by_gstreamer else self._hardware(branch),
         )
 
-    def _hardware(self, source: Source, device: int) -> Hardware | None:
+    def _hardware(self, branch: Branch) -> Hardware | None:
         """The GPU for a stream's decoder, if it is to use one."""
-        if self._config.gpu.decode == "nvdec" or _decodes_in_trunk(self._plan):
+        source = branch.source
+        if source.kind == "gstreamer":
+            return None  # whoever wrote the pipeline chose
+        in_trunk = _decodes_in_trunk(self._plan) and not source.by_gstreamer
+        if self._config.gpu.decode == "nvdec" or in_trunk:
+            device = self._plan.devices[branch.trunk]
             return Hardware(device, HardwareWatch(retries=source.live))
         return None
 
@@ -249,18 +255,14 @@ class _Makers:
 
     def readers_of_tracks(self, tracked: Link, pictures: Link) -> tuple[Stage, ...]:
         """Who takes the tracks: files, or an observer."""
-        match self._plan.observed:
-            case "no":
-                return (Stage("write-tracks", "sinks", (tracked,), (), self.write_tracks),)
-            case "tracks":
-                return (Stage("observe", "sinks", (tracked,), (), self.observe),)
-            case "pictures":
-                return (Stage("observe", "sinks", (tracked, pictures), (), self.observe),)
+        if self._plan.observed:
+            return (Stage("observe", "sinks", (tracked, pictures), (), self.observe),)
+        return (Stage("write-tracks", "sinks", (tracked,), (), self.write_tracks),)
 
     def observe(self, branch: Branch) -> Worker:
         assert self._plan.observe is not None, "observers live in the supervisor's process"
         observer = partial(self._plan.observe, branch.source)
-        if self._plan.observed == "pictures":
+        if branch.source.pictured:
             return Observe(observer, self._counters.at(branch.row))
         return ObserveTracks(observer)
 

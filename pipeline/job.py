@@ -21,6 +21,7 @@ from pipeline.graph import (
     Plan,
     check_camera,
     classes_for,
+    engine_builder,
     floor_for,
     tracker_floor,
     video_graph,
@@ -29,6 +30,7 @@ from pipeline.messages import Tracked
 from pipeline.metrics import CounterTable
 from pipeline.outputs import Outputs
 from pipeline.runner import Supervisor
+from pipeline.stages.infer import BuildEngine
 from pipeline.streams import StreamState
 from pipeline.tracking.tracks import Tracks
 from pipeline.tracking.wanted import class_ids_of
@@ -206,6 +208,28 @@ def describe_graph(config: PipelineConfig) -> str:
         devices=devices,
     )
     return str(video_graph(plan, CounterTable()))
+
+
+def builder_of(config: PipelineConfig) -> BuildEngine:
+    """What builds the engines of a run with these settled settings.
+
+    Raises:
+        ModelError: the weights or the settings are not as they must be.
+    """
+    card = card_of(config)
+    takes = takes_here(config, card)
+    devices = devices_here(config, takes)
+    plan = Plan(
+        config=config,
+        classes=card.classes,
+        class_ids=class_ids_of(config.classes, card.classes),
+        floor=tracker_floor(config),
+        build_engine=build_engine,
+        outputs=Outputs(config.output),
+        takes=takes,
+        devices=devices,
+    )
+    return engine_builder(plan, devices[0])
 
 
 def settled(config: PipelineConfig) -> PipelineConfig:

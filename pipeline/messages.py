@@ -19,7 +19,7 @@ SkipCause = Literal["stride", "max-fps", "gate", "detect-every"]
 """Why the detector was not asked for a frame; after `stride` and `max-fps` it has no tracks, after
 the others those of the frames before, carried over."""
 WITHOUT_TRACKS: Final[frozenset[SkipCause]] = frozenset({"stride", "max-fps"})
-DecoderKind = Literal["nvdec", "cpu"]
+DecoderKind = Literal["nvdec", "gstreamer-nv", "cpu"]
 """Who decodes: an NVIDIA GPU, or the processor."""
 DropCause = Literal[SkipCause, "late", "overload", "corrupt", "stage-died", "shutdown"]
 """Why a decoded frame was not looked at; but for skips they are losses."""
@@ -116,6 +116,7 @@ class Frame(Timed, frozen=True, kw_only=True, tag=True):
     """
 
     image: Slot
+    """In the host's memory, or on a GPU where all who read it share a process."""
     canvas_hw: tuple[int, int]
     """Height and width of the canvas of every look."""
     coded: Coded | None = None

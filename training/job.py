@@ -20,10 +20,8 @@ from model.errors import ConfigError
 from model.files import remove_leftovers
 from model.head import LEVELS, Branch
 from model.processor import cpu_features
-from model.reparam import fuse
 from model.scales import SCALES, ScaleName
 from model.trained import Trained
-from model.weights import save_weights
 from training.accuracy import Evaluate, accuracy
 from training.album import show_batch, show_history
 from training.batches import TrainingBatch
@@ -34,7 +32,7 @@ from training.datasets import Dataset, read_dataset
 from training.ema import Average
 from training.evaluation import Views
 from training.loading import Loading, TrainingLoader
-from training.loop import BEST, RESULTS, Training, fit, prepared
+from training.loop import RESULTS, WEIGHTS, Training, fit, prepared
 from training.optimiser import make_optimizer
 from training.pgi import GuidedDetector
 from training.progress import Reporter
@@ -46,9 +44,7 @@ from training.schedule import Schedule, decay_factor
 from training.starting import freeze, start
 from training.state import TrainState
 from training.subset import only
-from training.weights import load_guided
 
-WEIGHTS: Final = "weights.safetensors"
 MEASURED_BATCHES: Final = 4
 """Batches that the normalisations of a fused file are measured on."""
 
@@ -65,6 +61,8 @@ class Material:
 
 def train(data: Path, recipe: Recipe, output: Path, *, resume: bool, shown: bool) -> Path | None:
     """Train and return the file of deployed weights; only the first process has one to return.
+
+    The file is there from the first epoch that was evaluated on, with the best weights so far.
 
     Args:
         data: The data.yaml.
@@ -99,7 +97,7 @@ def train_on(found: Material, recipe: Recipe, output: Path, *, shown: bool) -> P
         if not ranks.first:
             return None
         show_history(output, output / RESULTS)
-        return deploy(training, state)
+        return output / WEIGHTS
 
 
 def begin(
@@ -290,24 +288,6 @@ def card_of(guided: GuidedDetector, found: Material, recipe: Recipe, output: Pat
 def scale_of(guided: GuidedDetector) -> ScaleName:
     """Return the name of a detector's size."""
     return next(name for name, scale in SCALES.items() if scale == guided.detector.scale)
-
-
-def deploy(training: Training, state: TrainState) -> Path:
-    """Write the main branch of the best epoch's averaged weights, fused, and what it is."""
-    best = state.best
-    assert best is not None, "a recipe has an epoch at least"
-    guided, card = load_guided(training.output / BEST)
-    assert training.card.trained is not None
-    trained = training.card.trained.model_copy(
-        update={"epoch": best.epoch, "ap": best.ap, "ap50": best.ap50}
-    )
-    path = training.output / WEIGHTS
-    save_weights(
-        path,
-        fuse(guided.detector),
-        card.model_copy(update={"form": "fused", "trained": trained}),
-    )
-    return path
 
 
 def commit() -> str:

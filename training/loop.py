@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from model.card import Card
 from model.reparam import fuse
+from model.weights import save_weights
 from training.accuracy import Evaluate
 from training.batches import TrainingBatch
 from training.checkpoints import NAME, Origin, save_checkpoint
@@ -37,6 +38,7 @@ from training.targets import Targets
 from training.weights import save_guided
 
 BEST: Final = "best.safetensors"
+WEIGHTS: Final = "weights.safetensors"
 RESULTS: Final = "results.csv"
 
 
@@ -150,7 +152,7 @@ def end_epoch(training: Training, state: TrainState, reporter: Reporter) -> None
     if not training.ranks.first:
         return
     if state.best is row:
-        save_guided(training.output / BEST, state.average.guided, training.card)
+        _keep(training, state, row)
     write_results(training.output / RESULTS, state.rows)
     reporter.epoch(state.rows)
 
@@ -190,6 +192,18 @@ def _evaluated(training: Training, state: TrainState, epoch: int) -> dict[str, f
     if training.evaluate is None or not training.ranks.first or not due:
         return {}
     return training.evaluate(fuse(state.average.guided.detector))
+
+
+def _keep(training: Training, state: TrainState, best: Row) -> None:
+    """Write the best averaged weights so far: whole, and their main branch fused to be run."""
+    guided, card = state.average.guided, training.card
+    save_guided(training.output / BEST, guided, card)
+    assert card.trained is not None
+    trained = card.trained.model_copy(
+        update={"epoch": best.epoch, "ap": best.ap, "ap50": best.ap50}
+    )
+    deployed = card.model_copy(update={"form": "fused", "trained": trained})
+    save_weights(training.output / WEIGHTS, fuse(guided.detector), deployed)
 
 
 def _save(training: Training, state: TrainState, reporter: Reporter) -> None:

@@ -6,6 +6,7 @@
     device  looks                arena                                           |
                `-> letterbox_batch -> canvases -> network -> sort -> suppress_ranked -> found
 
+Pictures that lie on the device already are read where they lie, once their writers are done.
 All but the upload is one captured graph on the compute stream, one for each size of batch. The
 graphs share a pool of memory, because a slot runs one at a time; two slots share none. A slot is
 filled again only when the host has seen its batch end: until then the device reads what lies in it.
@@ -114,6 +115,7 @@ class BatchSlot:
         self._uploaded.record(self._upload)
         self._compute.wait(self._uploaded)
         self._graphs[size].replay(self._compute)
+        self._tell_lenders()
         self._done.record(self._compute)
         self._state = "running"
 
@@ -169,6 +171,17 @@ class BatchSlot:
         address = self._arena.data_ptr() + offset
         self._device.copy_in(address, pixels.ctypes.data, pixels.nbytes, self._upload)
         return address
+
+    def _tell_lenders(self) -> None:
+        """Have pixels that lie on the device stay there until this batch has read them."""
+        arrays = [each.pixels for each in self._requests if isinstance(each.pixels, DeviceArray)]
+        lenders = [array.lender for array in arrays if array.lender is not None]
+        if not lenders:
+            return
+        read = self._device.event()
+        read.record(self._compute)
+        for lender in lenders:
+            lender.read_until(read)
 
     def _staged(self, pixels: np.ndarray, offset: int) -> np.ndarray:
         """Copy pixels to memory that the device can copy from."""

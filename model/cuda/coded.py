@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a decoder's pixels lie in memory, for those who hand them on and those who read them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
 
@@ -100,6 +101,23 @@ FORMATS: Final[dict[PixelFormat, Layout]] = {
 # fmt: on
 
 
+def plane_sizes(kind: PixelFormat, coded_hw: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Rows of each plane, and bytes of a row."""
+    components = FORMATS[kind].components
+    for number in range(1 + max(component.plane for component in components)):
+        one = next(component for component in components if component.plane == number)
+        height, width = -(-coded_hw[0] >> one.shift_y), -(-coded_hw[1] >> one.shift_x)
+        yield height, width * one.step
+
+
+class Lender(Protocol):
+    """Owns bytes on a device, and lends them to those who read them there."""
+
+    def read_until(self, event: "Event") -> None:
+        """Leave them as they are until an event has happened; from any thread."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceArray:
     """Bytes on a device, where another part of this process put them."""
@@ -109,6 +127,8 @@ class DeviceArray:
     device: int
     ready: "Event | None"
     """Recorded after the last write."""
+    lender: Lender | None = None
+    """Is told by each reader until when it reads; None where the bytes outlive all requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

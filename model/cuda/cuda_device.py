@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from model.cuda.device import KernelName, OutOfDeviceMemory
+from model.cuda.device import KernelName, OutOfDeviceMemory, Rows
 from model.cuda.draft import num_refused
 from model.cuda.source import ARGUMENTS, kernel_source
 from model.engines.direct import first_line
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOST_TO_DEVICE: Final = 1
 _DEVICE_TO_HOST: Final = 2
+_DEVICE_TO_DEVICE: Final = 3
 _READ_ONLY: Final = 8
 """How memory is registered that this process may not write to, as pools of other processes are."""
 _WRITABLE: Final = 0
@@ -180,6 +181,14 @@ class CudaDevice:
     def copy_out(self, to: int, source: int, num_bytes: int, stream: "Stream") -> None:
         self._copy(to, source, num_bytes, _DEVICE_TO_HOST, stream)
 
+    def copy_rows(self, to: Rows, source: Rows, shape: tuple[int, int], stream: "Stream") -> None:
+        self._copy_rows(to, source, shape, _DEVICE_TO_DEVICE, stream)
+
+    def copy_rows_out(
+        self, to: Rows, source: Rows, shape: tuple[int, int], stream: "Stream"
+    ) -> None:
+        self._copy_rows(to, source, shape, _DEVICE_TO_HOST, stream)
+
     def launch(
         self,
         kernel: KernelName,
@@ -220,6 +229,14 @@ class CudaDevice:
     def _copy(self, to: int, source: int, num_bytes: int, kind: int, stream: "Stream") -> None:
         with translated(f"copying {num_bytes} bytes"), self._cupy.cuda.Device(self.index):
             self._cupy.cuda.runtime.memcpyAsync(to, source, num_bytes, kind, stream.handle)
+
+    def _copy_rows(
+        self, to: Rows, source: Rows, shape: tuple[int, int], kind: int, stream: "Stream"
+    ) -> None:
+        num_rows, row_bytes = shape
+        places = (to.address, to.pitch, source.address, source.pitch)
+        with translated(f"copying {num_rows} rows"), self._cupy.cuda.Device(self.index):
+            self._cupy.cuda.runtime.memcpy2DAsync(*places, row_bytes, num_rows, kind, stream.handle)
 
     @contextmanager
     def _noticing_lack(self) -> Iterator[None]:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine asks of a device: memory, streams, events, two kernels and captured graphs.
+"""What is asked of a device: memory, streams, events, copies, two kernels and captured graphs.
 
 Work put on a stream is done in order; between streams only events give an order. The host waits
 nowhere but in `Event.synchronize`. What a device cannot do is an `EngineError`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -20,6 +21,14 @@ KernelName = Literal["letterbox_batch", "suppress_ranked"]
 
 class OutOfDeviceMemory(EngineError):  # noqa: N818 - it says what happened
     """A device has not as much memory as was asked for: ask for less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where rows of bytes begin, so many bytes from one to the next."""
+
+    address: int
+    pitch: int
 
 
 class Event(Protocol):
@@ -83,6 +92,14 @@ class Device(Protocol):
     def copy_in(self, to: int, source: int, num_bytes: int, stream: Stream) -> None: ...
 
     def copy_out(self, to: int, source: int, num_bytes: int, stream: Stream) -> None: ...
+
+    def copy_rows(self, to: Rows, source: Rows, shape: tuple[int, int], stream: Stream) -> None:
+        """Copy within the device: so many rows of so many bytes."""
+        ...
+
+    def copy_rows_out(self, to: Rows, source: Rows, shape: tuple[int, int], stream: Stream) -> None:
+        """The same, to pinned memory of the host."""
+        ...
 
     def launch(
         self,

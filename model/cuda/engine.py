@@ -86,21 +86,21 @@ class CudaEngine:
         self.host_memory = host_memory or HostMemory.shared(device)
         fitted = Fitting(plan, len(self.classes), device, compile_network, self.host_memory).fit()
         self.name = f"cuda ({fitted.how})"
-        self._device_name = device.name
+        self.device = device
         self.precision: str = plan.number_format
         self.input_shape = (plan.looks, *plan.canvas_hw, 3)
-        self.output_shape = (plan.looks, 1 + plan.suppression.max_boxes, FOUND_ROW)
-        self.num_requests = (plan.in_flight + 1) * fitted.sizes[-1] // plan.looks
+        self.output_shape = (plan.looks, 1 + plan.gpu.suppression.max_boxes, FOUND_ROW)
+        self.num_requests = (plan.gpu.in_flight + 1) * fitted.sizes[-1] // plan.looks
         self._desk = Desk(
             input_shape=self.input_shape,
             output_shape=self.output_shape,
             device=device.index,
-            arena_bytes=plan.arena_mib << 20,
+            arena_bytes=plan.gpu.arena_mib << 20,
         )
         self._collector: Collector[Request] = Collector(
             fitted.sizes,
-            window_ns=int(plan.window_ms * _NS_PER_MS),
-            fixed=_at_least(max(plan.file_batch, plan.looks), fitted.sizes),
+            window_ns=int(plan.gpu.window_ms * _NS_PER_MS),
+            fixed=_at_least(max(plan.gpu.file_batch, plan.looks), fitted.sizes),
             max_bytes=self._desk.arena_bytes,
         )
         self._changed = threading.Condition()
@@ -240,7 +240,7 @@ class CudaEngine:
     def _give_up(self) -> None:
         """End every request of a device that hangs; the other thread may wait for ever."""
         failure = EngineError(
-            f"{self.name}: {self._device_name} has not ended a batch for {HANG_S:.0f} s"
+            f"{self.name}: {self.device.name} has not ended a batch for {HANG_S:.0f} s"
         )
         self._hangs = True
         self._fail(failure)
@@ -289,7 +289,7 @@ class CudaEngine:
 
 def _check(plan: EnginePlan) -> None:
     """Refuse what no device could do."""
-    most, settings = plan.batch_sizes[-1], plan.suppression
+    most, settings = plan.gpu.batch_sizes[-1], plan.gpu.suppression
     if plan.looks > most:
         raise EngineError(
             f"gpu.batch_sizes: the {plan.looks} looks at a frame go into one batch, of {most} at "

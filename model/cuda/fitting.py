@@ -58,7 +58,7 @@ class Fitting:
         Raises:
             EngineError: there is not enough for any that holds the looks of a frame.
         """
-        sizes, lacking = self._plan.batch_sizes, ""
+        sizes, lacking = self._plan.gpu.batch_sizes, ""
         while sizes and sizes[-1] >= self._plan.looks:
             try:
                 slots = self._build(sizes)
@@ -80,15 +80,15 @@ class Fitting:
         slot_plan = SlotPlan(
             canvas_hw=plan.canvas_hw,
             most_looks=sizes[-1],
-            arena_bytes=plan.arena_mib << 20,
+            arena_bytes=plan.gpu.arena_mib << 20,
             number_format=plan.number_format,
             num_classes=self._num_classes,
-            suppression=plan.suppression,
+            suppression=plan.gpu.suppression,
         )
         limits = self._limits()
         slots = tuple(
             BatchSlot(self._device, slot_plan, limits, self._host_memory)
-            for _ in range(plan.in_flight)
+            for _ in range(plan.gpu.in_flight)
         )
         for size in reversed(sizes):
             network = self._network(size)
@@ -98,8 +98,8 @@ class Fitting:
 
     def _limits(self) -> Limits:
         min_score = self._device.empty((), torch.float32)
-        min_score.fill_(self._plan.suppression.min_score)
-        class_ids = self._plan.class_ids
+        min_score.fill_(self._plan.gpu.suppression.min_score)
+        class_ids = self._plan.gpu.class_ids
         wanted = torch.full((self._num_classes,), class_ids is None)
         for class_id in class_ids or ():
             if class_id < self._num_classes:  # another number is no class, so it is never found
@@ -116,7 +116,7 @@ class Fitting:
                 canvas_hw=self._plan.canvas_hw,
                 batch=size,
                 number_format=self._plan.number_format,
-                how=self._plan.how,
+                how=self._plan.gpu.how,
                 device=self._device.index,
             )
             try:
@@ -126,7 +126,7 @@ class Fitting:
         return self._networks[size]
 
     def _warn(self, sizes: tuple[int, ...], lacking: str) -> None:
-        left_out = self._plan.batch_sizes[len(sizes) :]
+        left_out = self._plan.gpu.batch_sizes[len(sizes) :]
         if left_out:
             logger.warning(
                 "%s: no memory for batches of %s (%s); the largest is now %d",

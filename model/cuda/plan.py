@@ -52,15 +52,10 @@ class NetworkPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnginePlan:
-    """One engine to build."""
+class GpuWanted:
+    """What an engine that ends with boxes is asked for, beside its weights and its shape."""
 
-    weights: Path
-    canvas_hw: tuple[int, int]
-    looks: int
-    """Of a frame at most."""
-    number_format: NumberFormat
-    how: NetworkKind
+    device: int
     batch_sizes: tuple[int, ...]
     """That are captured, rising."""
     in_flight: int
@@ -73,20 +68,17 @@ class EnginePlan:
     """Device memory for the coded pictures of one batch."""
     suppression: Suppression
     class_ids: tuple[int, ...] | None
-    """Wanted; None for all."""
+    """As its weights number them; None for all."""
+    how: NetworkKind = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GpuWanted:
-    """What an engine that ends with boxes is asked for, beside its weights and its shape."""
+class EnginePlan:
+    """One engine to build."""
 
-    device: int
-    batch_sizes: tuple[int, ...]
-    in_flight: int
-    window_ms: float
-    file_batch: int
-    arena_mib: int
-    suppression: Suppression
-    class_ids: tuple[int, ...] | None
-    """As its weights number them; None for all."""
-    how: NetworkKind = "auto"
+    weights: Path
+    canvas_hw: tuple[int, int]
+    looks: int
+    """Of a frame at most."""
+    number_format: NumberFormat
+    gpu: GpuWanted

@@ -237,14 +237,7 @@ def _engine_plan(wanted: Wanted, gpu: GpuWanted, number_format: NumberFormat) ->
         canvas_hw=(height, width),
         looks=looks,
         number_format=number_format,
-        how=gpu.how,
-        batch_sizes=gpu.batch_sizes,
-        in_flight=gpu.in_flight,
-        window_ms=gpu.window_ms,
-        file_batch=gpu.file_batch,
-        arena_mib=gpu.arena_mib,
-        suppression=gpu.suppression,
-        class_ids=gpu.class_ids,
+        gpu=gpu,
     )
 
 

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.engines.contract import Engine
+from model.cuda.coded import CodedPicture
+from model.engines.contract import Engine, start_request
 
 
-def keep_busy(engine: Engine, images: Sequence[np.ndarray], num_requests: int) -> int:
+def keep_busy(
+    engine: Engine, images: Sequence[np.ndarray | CodedPicture], num_requests: int
+) -> int:
     """Make requests of these images in turn and wait for all; returns how many were made.
 
     Args:
         engine: What is to be kept busy.
-        images: uint8 B H W 3 each, as the engine takes them.
+        images: uint8 B H W 3 each, or pictures, as the engine takes them.
         num_requests: How many requests to make in all.
 
     Raises:
@@ -34,7 +37,7 @@ def keep_busy(engine: Engine, images: Sequence[np.ndarray], num_requests: int) -
             free.append(predictions)
             room.release()
 
-        engine.start(images[number % len(images)], predictions, on_done)
+        start_request(engine, images[number % len(images)], predictions, on_done)
     for _ in range(engine.num_requests):
         room.acquire()
     if failed:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from model.cuda.coded import CodedPicture
+from model.cuda.device import Device
 
 Done = Callable[[BaseException | None], None]
 """Called once per request, from any thread, with the failure if there was one; never raises."""
@@ -91,6 +92,11 @@ class CodedEngine(Engine, Protocol):
         """Where it reads pictures by itself; others it has to copy first."""
         ...
 
+    @property
+    def device(self) -> Device | None:
+        """Where else it reads them, without a copy; None if it has no memory of its own."""
+        ...
+
     def start(
         self,
         images: UInt8[np.ndarray, "B H W 3"] | CodedPicture,
@@ -106,14 +112,30 @@ def takes_coded(engine: Engine) -> TypeGuard[CodedEngine]:
     return engine.takes == "coded"
 
 
+def start_request(
+    engine: Engine,
+    images: UInt8[np.ndarray, "B H W 3"] | CodedPicture,
+    predictions: Float32[np.ndarray, "B rows A"],
+    on_done: Done,
+) -> None:
+    """Begin a request; a picture is for an engine that looks at such."""
+    if isinstance(images, CodedPicture):
+        assert takes_coded(engine), f"{engine.name} takes canvases"
+        engine.start(images, predictions, on_done)
+    else:
+        engine.start(images, predictions, on_done)
+
+
 def infer_by_request(
-    engine: Engine, images: UInt8[np.ndarray, "B H W 3"]
+    engine: Engine, images: UInt8[np.ndarray, "B H W 3"] | CodedPicture
 ) -> Float32[np.ndarray, "B rows A"]:
     """Run one batch as a request and wait for its end."""
-    check_images(engine, images)
+    if not isinstance(images, CodedPicture):
+        check_images(engine, images)
+        images = np.ascontiguousarray(images)
     predictions = np.empty(engine.output_shape, np.float32)
     ended: SimpleQueue[BaseException | None] = SimpleQueue()
-    engine.start(np.ascontiguousarray(images), predictions, ended.put)
+    start_request(engine, images, predictions, ended.put)
     failure = ended.get()
     if failure is not None:
         raise failure

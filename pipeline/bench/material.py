@@ -7,12 +7,15 @@ from itertools import islice
 
 import av
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
+from model.config import Suppression
+from model.cuda.coded import CodedPicture
 from model.detections import Detections
-from model.engines.contract import Engine
+from model.engines.contract import Engine, infer_by_request, takes_coded
+from model.engines.found import read_found
 from model.letterbox import rectangle
-from model.merging import suppress_looks
+from model.merging import join_looks, suppress_looks
 from model.slicing import Region, choose_looks
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source
@@ -20,7 +23,10 @@ from pipeline.decoding.media import MediaFacts, MediaReader
 from pipeline.decoding.scaling import FrameScaler
 from pipeline.errors import SourceUnreadable
 from pipeline.graph import tracker_floor
+from pipeline.models import ModelInUse
+from pipeline.stages.imaging import IMAGERS
 from pipeline.stages.infer import BuildEngine
+from pipeline.stages.lanes import Images
 
 MOST_FRAMES = 64
 _MOST_BYTES = 256 << 20
@@ -39,7 +45,8 @@ class Material:
     regions: tuple[Region, ...]
     """What is looked at in each frame."""
     frames: tuple[av.VideoFrame, ...]
-    canvases: tuple[UInt8[np.ndarray, "B H W 3"], ...]
+    images: tuple[Images, ...]
+    """What the engine is given of each frame."""
     rows: tuple[Float32[np.ndarray, "B rows A"], ...]
     found: tuple[Detections, ...]
 
@@ -47,6 +54,18 @@ class Material:
     def frame_rate(self) -> float:
         """Frames a second; 25 where the file does not say."""
         return self.facts.frame_rate or 25.0
+
+    @property
+    def canvas_hw(self) -> tuple[int, int]:
+        """Height and width of the network's picture."""
+        return self.engine.input_shape[1:3]
+
+    def close(self) -> None:
+        """Give the engine back."""
+        self.engine.close()
+        if takes_coded(self.engine):
+            for picture in self.images:
+                self.engine.host_memory.forget(_memory(picture))
 
 
 def decoded(source: Source, limit: int) -> Iterator[av.VideoFrame]:
@@ -57,7 +76,7 @@ def decoded(source: Source, limit: int) -> Iterator[av.VideoFrame]:
         yield from islice(container.decode(video), limit)
 
 
-def gather(config: PipelineConfig, source: Source, build_engine: BuildEngine) -> Material:
+def gather(config: PipelineConfig, source: Source, build: BuildEngine) -> Material:
     """Take the first frames through every stage.
 
     Raises:
@@ -76,11 +95,10 @@ def gather(config: PipelineConfig, source: Source, build_engine: BuildEngine) ->
     regions: tuple[Region, ...] = (Region.whole(source_hw),)
     if slices is not None:
         regions = choose_looks(source_hw, canvas_hw, slices.budget, slices.overlap)
-    engine = build_engine(config.model, image_hw=canvas_hw, batch=len(regions))
-    canvases = tuple(np.empty(engine.input_shape, np.uint8) for _ in frames)
-    for frame, canvas in zip(frames, canvases, strict=True):
-        scaler.looks(frame, regions, canvas)
-    rows = tuple(engine.infer(canvas) for canvas in canvases)
+    model = ModelInUse(config=config.model)
+    engine = build(model, image_hw=canvas_hw, batch=len(regions))
+    images = tuple(_image(engine, scaler, frame, regions) for frame in frames)
+    rows = tuple(infer_by_request(engine, image) for image in images)
     floor = tracker_floor(config)
     return Material(
         config=config,
@@ -90,10 +108,23 @@ def gather(config: PipelineConfig, source: Source, build_engine: BuildEngine) ->
         source_hw=source_hw,
         regions=regions,
         frames=frames,
-        canvases=canvases,
+        images=images,
         rows=rows,
-        found=tuple(suppress_looks(each, regions, canvas_hw, floor) for each in rows),
+        found=tuple(detections_of(engine, each, regions, floor) for each in rows),
     )
+
+
+def detections_of(
+    engine: Engine,
+    rows: Float32[np.ndarray, "B rows A"],
+    regions: tuple[Region, ...],
+    settings: Suppression,
+) -> Detections:
+    """What an engine's answer says, as the run that is measured reads it."""
+    canvas_hw = engine.input_shape[1:3]
+    if engine.gives == "boxes":
+        return join_looks(read_found(rows), regions, canvas_hw, settings)
+    return suppress_looks(rows, regions, canvas_hw, settings)
 
 
 def to_and_fro(count: int) -> Iterator[int]:
@@ -101,6 +132,27 @@ def to_and_fro(count: int) -> Iterator[int]:
     while True:
         yield from range(count)
         yield from range(count - 2, 0, -1)
+
+
+def _image(
+    engine: Engine, scaler: FrameScaler, frame: av.VideoFrame, regions: tuple[Region, ...]
+) -> Images:
+    """What a run gives the engine of a frame; one that copies pictures by itself knows of them."""
+    image = IMAGERS[engine.takes].image(scaler, frame, regions, engine.input_shape[1:3])
+    pixels = np.empty(image.shape, np.uint8)
+    image.write(pixels)
+    pixels.setflags(write=False)  # as a slot is that was sent
+    if image.coded is None:
+        return pixels
+    assert takes_coded(engine)
+    engine.host_memory.register(pixels)
+    return CodedPicture(pixels=pixels, coded=image.coded, regions=regions, fixed=True)
+
+
+def _memory(picture: Images) -> np.ndarray:
+    assert isinstance(picture, CodedPicture)
+    assert isinstance(picture.pixels, np.ndarray)
+    return picture.pixels
 
 
 def _some(frames: Iterator[av.VideoFrame]) -> tuple[av.VideoFrame, ...]:

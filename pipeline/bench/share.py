@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.engines import build_engine
 from pipeline.bench.material import gather
 from pipeline.bench.stages import cpu_ms, stages
 from pipeline.bench.surroundings import spread, surroundings
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source
 from pipeline.errors import PipelineError
-from pipeline.job import Job
+from pipeline.job import Job, builder_of
 from pipeline.metrics import Counters
 
 WARM_UP = 30
@@ -49,7 +48,7 @@ def measure(config: PipelineConfig, source: Source, runs: int) -> dict[str, Any]
         PipelineError: the file cannot be read, or is too short.
         ModelError: the weights or the settings are not as they must be.
     """
-    material = gather(config, source, build_engine)
+    material = gather(config, source, builder_of(config))
     alone: list[dict[str, float]] = []
     whole: list[Run] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +56,7 @@ def measure(config: PipelineConfig, source: Source, runs: int) -> dict[str, Any]
         for _ in range(runs):
             alone.append({name: cpu_ms(work) for name, work in works.items()})
             whole.append(through_pipeline(config, source, Path(folder) / "out"))
-    material.engine.close()
+    material.close()
     cores = len(os.sched_getaffinity(0))
     sums = [sum(each.values()) for each in alone]
     in_processes = config.placement == "processes"

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from model.engines.busy import keep_busy
-from model.merging import suppress_looks
 from pipeline import nv12
-from pipeline.bench.material import Material, decoded, to_and_fro
+from pipeline.bench.material import Material, decoded, detections_of, to_and_fro
 from pipeline.decoding.scaling import FrameScaler, matrix_to_keep
 from pipeline.drawing.drawer import Drawer
 from pipeline.graph import tracker_floor
 from pipeline.messages import Tracked
 from pipeline.sinks.encoders import X264
 from pipeline.sinks.mp4 import Mp4Writer
+from pipeline.stages.imaging import IMAGERS
 from pipeline.stages.write import TextFiles
 from pipeline.tracking.tracker import make_tracker
 from pipeline.tracking.tracks import Tracks
@@ -42,7 +42,7 @@ def stages(material: Material, folder: Path) -> Mapping[str, Work]:
     alone = {
         "decode": lambda: _decode(material),
         "scale": lambda: _scale(material),
-        "infer": lambda: keep_busy(material.engine, material.canvases, 2 * len(material.frames)),
+        "infer": lambda: keep_busy(material.engine, material.images, 2 * len(material.frames)),
         "suppress": lambda: _suppress(material),
         "track": lambda: len(_track(material)),
         "write tracks": lambda: _write_tracks(material, folder),
@@ -65,18 +65,23 @@ def _decode(material: Material) -> int:
 
 
 def _scale(material: Material) -> int:
-    scaler, canvases = _scaler(material), np.empty(material.engine.input_shape, np.uint8)
+    """Fill slots; for an engine that scales by itself that is a copy of the decoder's planes."""
+    scaler, imager = _scaler(material), IMAGERS[material.engine.takes]
+    slots: dict[tuple[int, ...], np.ndarray] = {}
     for _ in range(_PASSES):
         for frame in material.frames:
-            scaler.looks(frame, material.regions, canvases)
+            image = imager.image(scaler, frame, material.regions, material.canvas_hw)
+            if image.shape not in slots:
+                slots[image.shape] = np.empty(image.shape, np.uint8)
+            image.write(slots[image.shape])
     return _PASSES * len(material.frames)
 
 
 def _suppress(material: Material) -> int:
-    settings, canvas_hw = tracker_floor(material.config), material.canvases[0].shape[1:3]
+    settings = tracker_floor(material.config)
     for _ in range(_PASSES):
         for rows in material.rows:
-            suppress_looks(rows, material.regions, canvas_hw, settings)
+            detections_of(material.engine, rows, material.regions, settings)
     return _PASSES * len(material.rows)
 
 

@@ -12,17 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from model.config import ModelConfig
-from model.engines import build_engine
 from model.letterbox import rectangle
 from pipeline.bench.surroundings import percentile, surroundings
 from pipeline.config import PipelineConfig
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.media import MediaFacts, MediaReader
 from pipeline.errors import PipelineError
-from pipeline.job import Job
+from pipeline.job import Job, builder_of
 from pipeline.messages import CodecParameters, Tracked
 from pipeline.metrics import Counter, CounterTable
+from pipeline.models import ModelInUse
 from pipeline.tracking.tracks import Tracks
 
 MOST_LOST = 0.01
@@ -68,7 +67,7 @@ def most_streams(
     """
     facts = _facts(source)
     parameters = facts.parameters
-    _warm(config.model, parameters)
+    _warm(config, parameters)
     trials: list[Trial] = []
     for count in _search(counts, trials):
         trials.append(run_streams(config, source, count, max_latency_s, seconds))
@@ -182,8 +181,9 @@ def _facts(source: Source) -> MediaFacts:
     return reader.facts
 
 
-def _warm(model: ModelConfig, parameters: CodecParameters) -> None:
+def _warm(config: PipelineConfig, parameters: CodecParameters) -> None:
     """Have the engine in the cache, so that no trial waits for it to be built."""
     height, width = parameters.height, round(parameters.width * parameters.pixel_aspect)
     upright = (width, height) if round(parameters.rotation_deg / 90) % 2 else (height, width)
-    build_engine(model, image_hw=rectangle(upright, model.image_size)).close()
+    image_hw = rectangle(upright, config.model.image_size)
+    builder_of(config)(ModelInUse(config=config.model), image_hw=image_hw, batch=1).close()

@@ -7,7 +7,6 @@ trusted keys.
 """
 
 import os
-import re
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +18,9 @@ from model.errors import ConfigError
 from pipeline.box.files import replace_file
 from pipeline.box.manifest import MANIFEST, SIGNATURE, read_manifest_bytes
 from pipeline.errors import BundleRefused
+from pipeline.keyfiles import PUBLIC_SUFFIX, check_kept, reason, write_pair
 
-SECRET_SUFFIX: Final = ".key"
-PUBLIC_SUFFIX: Final = ".pub"
 _SIGNATURE_BYTES: Final = 64
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAKE_ONE: Final = "make one with: sightline bundle-key NAME"
 
 
@@ -33,12 +30,6 @@ def make_pair(name: str, folder: Path) -> tuple[Path, Path]:
     Raises:
         ConfigError: the name or the folder will not do, or one of the files exists.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name!r}: a key is named with letters, digits, dots and dashes")
-    secret_path, public_path = folder / f"{name}{SECRET_SUFFIX}", folder / f"{name}{PUBLIC_SUFFIX}"
-    for path in (secret_path, public_path):
-        if path.exists():
-            raise ConfigError(f"{path}: exists, and a key is never replaced; choose another name")
     key = Ed25519PrivateKey.generate()
     secret = key.private_bytes(
         serialization.Encoding.PEM,
@@ -48,16 +39,7 @@ def make_pair(name: str, folder: Path) -> tuple[Path, Path]:
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(secret_path, secret, 0o600)
-        replace_file(public_path, public, 0o644)
-    except OSError as failure:
-        raise ConfigError(
-            f"{failure.filename}: cannot write this key ({_reason(failure)}); choose another "
-            "--output"
-        ) from None
-    return secret_path, public_path
+    return write_pair(name, folder, secret=secret, public=public)
 
 
 def sign_bundle(bundle: Path, secret: Path) -> Path:
@@ -105,16 +87,12 @@ def verify_signature(bundle: Path, manifest: bytes, trusted: Path) -> str:
 
 def _read_secret(path: Path) -> Ed25519PrivateKey:
     try:
-        mode = path.stat().st_mode & 0o777
         content = path.read_bytes()
+        check_kept(path)
     except OSError as failure:
         raise ConfigError(
-            f"{path}: cannot read this key ({_reason(failure)}); {_MAKE_ONE}"
+            f"{path}: cannot read this key ({reason(failure)}); {_MAKE_ONE}"
         ) from None
-    if mode & 0o077:
-        raise ConfigError(
-            f"{path}: mode {mode:04o} lets others read this secret key; run: chmod 600 {path}"
-        )
     try:
         key = serialization.load_pem_private_key(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -128,13 +106,9 @@ def _read_public(path: Path) -> Ed25519PublicKey:
     try:
         key = serialization.load_pem_public_key(path.read_bytes())
     except OSError as failure:
-        raise ConfigError(f"{path}: cannot read this key ({_reason(failure)})") from None
+        raise ConfigError(f"{path}: cannot read this key ({reason(failure)})") from None
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigError(f"{path}: no public ed25519 key in PEM; it is the NAME.pub of a pair")
     return key
-
-
-def _reason(failure: OSError) -> str:
-    return (failure.strerror or str(failure)).lower()

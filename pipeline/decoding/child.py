@@ -13,9 +13,11 @@ import os
 import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -23,7 +25,7 @@ from pathlib import Path
 
 from pipeline.errors import SourceUnreadable
 
-_LAUNCH = "gst-launch-1.0"
+_LAUNCH, _INSPECT = "gst-launch-1.0", "gst-inspect-1.0"
 _PIPE_BYTES = 1 << 20
 _TAIL_CHARS = 4000  # of what it says, the last
 # Dies with the thread that reads it, however that ends; then becomes the pipeline.
@@ -34,7 +36,13 @@ _PROGRAM = Path(__file__).with_name("gst_program.py")
 _BINDING = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst"
 _SYSTEM_PYTHON = "/usr/bin/python3"
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR")
-_KEPT_BEGINNINGS = ("GST_", "LD_", "LIBVA_")
+_KEPT_BEGINNINGS = ("GST_", "LD_", "LIBVA_", "CUDA_")
+_FIND = (
+    "import gi,sys; gi.require_version('Gst', '1.0'); from gi.repository import Gst;"
+    "Gst.init(None); sys.exit(Gst.ElementFactory.find(sys.argv[1]) is None)"
+)
+_FIND_S = 10.0
+_EXIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,10 @@ class Fault:
     """Whether it would be wrong the next time too."""
     forbidden: bool = False
     """Whether the camera wants other credentials."""
+    element: str = ""
+    """Which element says so, by its name in the pipeline."""
+    crashed: bool = False
+    """Whether the pipeline died without a word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,25 +90,46 @@ def python_with_binding() -> str | None:
     return None
 
 
+def has_element(name: str) -> bool:
+    """Whether GStreamer has an element here, now: those for a GPU come and go with its driver."""
+    python = python_with_binding()
+    command = [_INSPECT, "--exists", name] if python is None else [python, "-c", _FIND, name]
+    try:
+        asked = subprocess.run(command, capture_output=True, check=False, timeout=_FIND_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
+
+
 class ChildPipeline:
     """What the pipeline writes, as a file that ends when it ends, or is silent for too long."""
 
-    def __init__(self, description: str, timeout_s: float, login: Login | None = None) -> None:
+    def __init__(
+        self,
+        description: str,
+        timeout_s: float,
+        login: Login | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Make ready to start.
 
         Args:
             description: The pipeline up to where its bytes leave it.
             timeout_s: How long it may be silent.
             login: Credentials; only with the binding.
+            environment: Variables beside those of ours that a pipeline gets.
         """
         self.timeout_s = timeout_s
         self.silent = False
         """Whether it was given up because nothing came."""
         self._description = description
         self._login = login
+        self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
         self._output, self._says = -1, -1
         self._said = ""
+        self._has_ended = False
+        self._status = 0
 
     def start(self) -> None:
         """Start the child.
@@ -111,6 +144,7 @@ class ChildPipeline:
             for name, value in os.environ.items()
             if name in _KEPT or name.startswith(_KEPT_BEGINNINGS)
         }
+        environment.update(self._environment)
         try:
             launch = self._launch(f"fdsink fd={into}")
             self._process = subprocess.Popen(
@@ -161,7 +195,9 @@ class ChildPipeline:
             if self._says in ready and not self._listen():
                 poll.unregister(self._says)
             if self._output in ready:
-                return os.read(self._output, size)
+                data = os.read(self._output, size)
+                self._has_ended = not data
+                return data
         self.silent = True
         return b""
 
@@ -172,15 +208,22 @@ class ChildPipeline:
         for line in lines:
             if line.startswith("WARNING: erroneous pipeline: "):
                 return Fault(line.removeprefix("WARNING: erroneous pipeline: "), lasting=True)
-        errors = [line.split(": ", 2)[-1] for line in lines if line.startswith("ERROR: from ")]
-        if not errors:
-            return Fault()
-        return Fault(errors[0], forbidden="Unauthorized" in self._said)
+        for line in lines:
+            if line.startswith("ERROR: from element "):
+                place, _, text = line.removeprefix("ERROR: from element ").partition(": ")
+                element = place.rpartition(":")[2]
+                return Fault(text, forbidden="Unauthorized" in self._said, element=element)
+        if self._status < 0:
+            return Fault(f"it died by {signal.Signals(-self._status).name}", crashed=True)
+        return Fault()
 
     def close(self) -> None:
         """End the child, at once."""
         if self._process is None:
             return
+        if self._has_ended:  # nobody but itself ends it
+            with suppress(subprocess.TimeoutExpired):
+                self._status = self._process.wait(_EXIT_S)
         self._process.kill()
         self._process.wait()
         assert self._process.stderr is not None

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """FFmpeg's decoder of one stream, made from parameters."""
 
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 import av
 from av.codec.context import Flags
 from av.codec.hwaccel import HWAccel
 
+from pipeline.decoding.surface import AnyFrame
 from pipeline.messages import CodecParameters
 
 # Threads by frame are faster on many cores, but report a damaged packet some packets later, and
@@ -22,7 +24,7 @@ RawPacket: TypeAlias = "av.Packet[av.stream.Stream]"
 class Context(Protocol):
     """What turns packets into pictures."""
 
-    def decode(self, packet: "RawPacket | None") -> list[av.VideoFrame]:
+    def decode(self, packet: "RawPacket | None") -> Sequence[AnyFrame]:
         """The pictures that a packet completes; without one, those that are held back.
 
         Raises:

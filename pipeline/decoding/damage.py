@@ -6,9 +6,10 @@ refers to, and says nothing of it. Such pictures are looked for only from a faul
 picture, so that a true picture of a grey wall is never in question.
 """
 
-import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
+
+from pipeline.decoding.surface import AnyFrame, on_host
 
 _WIDTH, _HEIGHT = 64, 36
 _NEAR = 3  # levels
@@ -27,14 +28,14 @@ class DamageWatch:
         """Note that a packet or a picture was damaged."""
         self._suspicious = True
 
-    def shows_in(self, frame: av.VideoFrame) -> bool:
+    def shows_in(self, frame: AnyFrame) -> bool:
         """Whether damage shows in a picture; key pictures need nothing of what came before."""
         if frame.key_frame:
             self._suspicious = False
         if not self._suspicious:
             return False
         small = self._scaler.reformat(
-            frame,
+            on_host(frame),
             width=_WIDTH,
             height=_HEIGHT,
             format="yuv444p",

@@ -12,6 +12,7 @@ from pipeline.decoding.context import Context, RawPacket, open_on_cpu
 from pipeline.decoding.deinterlace import Deinterlacer
 from pipeline.decoding.hardware import Hardware, HardwareDecoder
 from pipeline.decoding.images import IMAGE_CODEC, decode_image
+from pipeline.decoding.surface import AnyFrame, on_host
 from pipeline.messages import CodecParameters, Packet
 
 _MOST_REORDERED = 16  # pictures that a decoder holds back at most
@@ -22,7 +23,7 @@ _NANOSECONDS = Fraction(1, 1_000_000_000)
 class DecodedFrame:
     """A picture in the decoder's own pixel format, not yet turned upright."""
 
-    frame: av.VideoFrame
+    frame: AnyFrame
     pts_ns: int | None
     corrupt: bool
     """Damaged, or made from pictures that are; to be counted, not to be looked at."""
@@ -105,19 +106,19 @@ class MediaDecoder:
                 return [woven]
             self._deinterlacer = Deinterlacer()
         self._woven.append(woven)
-        return self._beside(self._deinterlacer.push(woven.frame))
+        return self._beside(self._deinterlacer.push(on_host(woven.frame)))
 
     def _beside(self, frames: list[av.VideoFrame]) -> list[DecodedFrame]:
         return [replace(self._woven.popleft(), frame=frame) for frame in frames]
 
-    def _time_ns(self, frame: av.VideoFrame) -> int | None:
+    def _time_ns(self, frame: AnyFrame) -> int | None:
         if frame.pts is not None or not self._decoding_ns:
             return frame.pts
         while len(self._decoding_ns) > _MOST_REORDERED:  # packets that gave no frame
             heappop(self._decoding_ns)
         return heappop(self._decoding_ns)
 
-    def _is_hidden(self, frame: av.VideoFrame) -> bool:
+    def _is_hidden(self, frame: AnyFrame) -> bool:
         if frame.pts not in self._hidden_ns:
             return False
         self._hidden_ns.discard(frame.pts)

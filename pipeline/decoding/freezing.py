@@ -7,8 +7,10 @@ most pictures apart, and only where these agree is the rest looked at, for a clo
 
 import zlib
 
-import av
 import numpy as np
+from jaxtyping import UInt8
+
+from pipeline.decoding.surface import AnyFrame, Surface, on_host
 
 _FEW = 16  # one row of so many
 
@@ -28,26 +30,35 @@ class FreezeWatch:
         """Begin anew, as with a new connection."""
         self._few = self._all = None
 
-    def is_frozen(self, frame: av.VideoFrame, captured_ns: int) -> bool:
+    def is_frozen(self, frame: AnyFrame, captured_ns: int) -> bool:
         """Whether this picture is the one that has come for all of the time it takes."""
         if not self._is_same(frame):
             self._since_ns = captured_ns
             return False
         return captured_ns - self._since_ns >= self._frozen_ns
 
-    def _is_same(self, frame: av.VideoFrame) -> bool:
+    def _is_same(self, frame: AnyFrame) -> bool:
         """Whether the picture is the one before; both sums are then those of both."""
-        plane = frame.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        rows = rows[: frame.height, : frame.width]  # of packed formats the left part, which will do
-        few, few_before = _sum(rows[::_FEW]), self._few
+        few, few_before = _sum(_some(frame)), self._few
         self._few = few
         if few != few_before:
             self._all = None
             return False
-        whole, whole_before = _sum(rows), self._all
+        whole, whole_before = _sum(_rows(frame)), self._all
         self._all = whole
         return whole_before is None or whole == whole_before
+
+
+def _some(frame: AnyFrame) -> UInt8[np.ndarray, "rows W"]:
+    """A few rows, of which a GPU brings no others to the host."""
+    return frame.some_luma(_FEW) if isinstance(frame, Surface) else _rows(frame)[::_FEW]
+
+
+def _rows(frame: AnyFrame) -> UInt8[np.ndarray, "H W"]:
+    """All of luma; of packed formats and of wide samples the left part, which will do."""
+    plane = on_host(frame).planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    return rows[: frame.height, : frame.width]
 
 
 def _sum(rows: np.ndarray) -> int:

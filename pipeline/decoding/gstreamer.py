@@ -5,6 +5,10 @@ Whatever GStreamer runs, a camera's pipeline or one its user wrote, ends in stre
 raw video, which PyAV reads like any other container. It runs in a child that dies with us. Without
 GStreamer's Python binding the child's arguments say everything, which everyone on the machine can
 read, so nothing that may be a password is put there.
+
+A camera may be decoded on an NVIDIA GPU (`gst_elements.py`, `gst_turns.py`), which has never run;
+its pictures come to the host and go on as any others. A pipeline that its user wrote is left as it
+is.
 """
 
 import re
@@ -16,11 +20,18 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from pipeline.decoding.child import ChildPipeline, Login, python_with_binding
+from pipeline.decoding.child import ChildPipeline, Fault, Login, python_with_binding
+from pipeline.decoding.gst_elements import OnGpu, environment_for
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.media import OPEN_FACTOR, RawPacket, facts_of, raw_packet, video_stream
 from pipeline.decoding.redaction import redact
-from pipeline.errors import SourceError, SourceForbidden, SourceLost, SourceUnreadable
+from pipeline.errors import (
+    DecoderLost,
+    SourceError,
+    SourceForbidden,
+    SourceLost,
+    SourceUnreadable,
+)
 
 ENTRY = "sightline-entry"
 """Name of the element that is told the address's user and password."""
@@ -34,16 +45,26 @@ _PIPE_BYTES = 1 << 20
 class GStreamerReader:
     """The pictures of one pipeline."""
 
-    def __init__(self, source: Source, *, rtsp_transport: str, timeout_s: float) -> None:
+    def __init__(
+        self, source: Source, *, rtsp_transport: str, timeout_s: float, gpu: OnGpu | None = None
+    ) -> None:
         """Start the pipeline and wait for its first picture.
 
+        Args:
+            source: A camera, or a pipeline that its user wrote, which is left as it is.
+            rtsp_transport: How RTSP brings its packets, where the camera does not say.
+            timeout_s: How long it may be silent.
+            gpu: How a camera is decoded on a GPU; None for the processor.
+
         Raises:
+            DecoderLost: an element of the GPU failed.
             SourceUnreadable: the pipeline cannot run, here or at all.
             SourceForbidden: the camera wants another user name or password.
             SourceLost: nothing came in time.
         """
         self._source = source
-        self._pipeline = _pipeline(source, rtsp_transport, timeout_s)
+        self._gpu = gpu
+        self._pipeline = _pipeline(source, rtsp_transport, timeout_s, gpu)
         try:
             self._pipeline.start()
             self._container = _opened(self._pipeline)
@@ -61,6 +82,7 @@ class GStreamerReader:
 
         Raises:
             SourceLost: the pipeline ended, or says nothing any more.
+            DecoderLost: an element of the GPU failed.
         """
         width, height = self.facts.parameters.width, self.facts.parameters.height
         try:
@@ -84,18 +106,29 @@ class GStreamerReader:
         if fault.forbidden:
             return SourceForbidden(f"{label}: wrong user name or password")
         if fault.text:
-            kind = SourceUnreadable if fault.lasting else SourceLost
+            kind = self._kind(fault)
             return kind(f"{label}: GStreamer: {redact(fault.text)}")
         silent = " (silent for too long)" if self._pipeline.silent else ""
         return SourceLost(f"{label}: {what}{silent}")
 
+    def _kind(self, fault: Fault) -> type[SourceError]:
+        if self._gpu is not None:  # what cannot run there may do on the processor
+            is_of_gpu = fault.crashed or self._gpu.elements.include(fault.element)
+            return DecoderLost if is_of_gpu else SourceLost
+        return SourceUnreadable if fault.lasting else SourceLost
 
-def _pipeline(source: Source, rtsp_transport: str, timeout_s: float) -> ChildPipeline:
+
+def _pipeline(
+    source: Source, rtsp_transport: str, timeout_s: float, gpu: OnGpu | None
+) -> ChildPipeline:
     """The pipeline for a source, not yet running."""
     description, login = _described(source, rtsp_transport, timeout_s)
     if python_with_binding() is None:
         _refuse_secrets(source)
-    return ChildPipeline(f"{description} ! {_TAIL}", timeout_s * OPEN_FACTOR, login)
+    if gpu is not None:
+        description = f"{description} ! {gpu.description}"
+    environment = {} if source.kind == "gstreamer" else environment_for(gpu)
+    return ChildPipeline(f"{description} ! {_TAIL}", timeout_s * OPEN_FACTOR, login, environment)
 
 
 def _opened(pipeline: ChildPipeline) -> InputContainer:

@@ -2,8 +2,9 @@
 """Decoding on an NVIDIA GPU (NVDEC) while that really happens, and on the processor while not.
 
 FFmpeg goes over to the processor without a word, and PyAV's `is_hwaccel` stays true then. So each
-picture is asked where it was made. One that the GPU made is brought to the host at once: everyone
-who reads it there reads it as before, and the decoder's few surfaces are free again.
+picture is asked where it was made. One that the GPU made stays there where an engine of this
+process reads it there (`pipeline/decoding/surface.py`). Else it is brought to the host at once:
+everyone reads it there as any other, and the decoder's few surfaces are free again.
 
 With a GPU this has never run.
 """
@@ -17,7 +18,8 @@ from typing import Final
 import av
 from av.codec.hwaccel import HWAccel
 
-from pipeline.decoding.context import Context, RawPacket, open_on_cpu, open_on_device
+from pipeline.decoding.context import RawPacket, open_on_cpu, open_on_device
+from pipeline.decoding.surface import AnyFrame, Surface, SurfaceReader, downloaded
 from pipeline.messages import CodecParameters, DecoderKind
 
 FIRST_PAUSE_S: Final = 30.0
@@ -76,10 +78,10 @@ class HardwareWatch:
         if not self._asked:
             return  # the last of a decoder that was given up
         self._num_faults = 0
-        if kind == "nvdec":
-            self._note(MadeBy("nvdec"))
-        else:
+        if kind == "cpu":
             self._give_up("FFmpeg went over to the processor")
+        else:
+            self._note(MadeBy(kind))
 
     def on_fault(self) -> None:
         """Hear that a packet could not be decoded."""
@@ -99,7 +101,7 @@ class HardwareWatch:
         self._asked = False
         self._again_s = now_s + self._pause_s if self._retries else math.inf
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        lost = self.made_by is not None and self.made_by.kind == "nvdec"
+        lost = self.made_by is not None and self.made_by.kind != "cpu"
         self._note(MadeBy("cpu", reason, lost))
 
     def _note(self, made_by: MadeBy) -> None:
@@ -108,12 +110,14 @@ class HardwareWatch:
             self.made_by, self._untold = made_by, True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hardware:
     """What a stream's decoders are told of the GPU."""
 
     device: int
     watch: HardwareWatch
+    reader: SurfaceReader | None = None
+    """Reads pictures that stay on the GPU; None while they are brought to the host."""
 
 
 class HardwareDecoder:
@@ -128,13 +132,13 @@ class HardwareDecoder:
         self._hardware = hardware
         self._watch = hardware.watch
         self._live = live
-        self._ready: list[av.VideoFrame] = []
+        self._ready: list[AnyFrame] = []
         """Pictures that a packet which failed left behind."""
         context = self._opened_on_gpu() if self._watch.wants_gpu else None
         self._is_on_gpu = context is not None
         self._context = context or open_on_cpu(parameters, live=live)
 
-    def decode(self, packet: "RawPacket | None") -> list[av.VideoFrame]:
+    def decode(self, packet: "RawPacket | None") -> list[AnyFrame]:
         """The pictures that a packet completes; without one, those that are held back.
 
         Raises:
@@ -148,7 +152,7 @@ class HardwareDecoder:
 
     def _go_over(self) -> None:
         """Let another decoder begin here, if the one at work is not the one wanted."""
-        context: Context | None = None
+        context: av.VideoCodecContext | None = None
         if self._watch.wants_gpu and not self._is_on_gpu:
             context = self._opened_on_gpu()
             on_gpu = True
@@ -159,7 +163,7 @@ class HardwareDecoder:
             self._ready += self._pictures(None)
             self._context, self._is_on_gpu = context, on_gpu
 
-    def _opened_on_gpu(self) -> Context | None:
+    def _opened_on_gpu(self) -> av.VideoCodecContext | None:
         try:
             device = HWAccel(
                 _ON_GPU,
@@ -177,26 +181,25 @@ class HardwareDecoder:
         self._watch.on_opened()
         return context
 
-    def _pictures(self, packet: "RawPacket | None") -> list[av.VideoFrame]:
+    def _pictures(self, packet: "RawPacket | None") -> list[AnyFrame]:
         try:
-            frames = self._context.decode(packet)
-            return [self._on_host(frame) for frame in frames]
+            return [self._kept(frame) for frame in self._context.decode(packet)]
         except av.error.FFmpegError:
             self._watch.on_fault()
             if packet is None:
                 return []  # what it held is lost with it
             raise
 
-    def _on_host(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """The picture in the host's memory, after hearing where it was made."""
+    def _kept(self, frame: av.VideoFrame) -> AnyFrame:
+        """The picture where it is to be read, after hearing where it was made."""
         if frame.format.name != _ON_GPU:
             if self._is_on_gpu:
                 self._watch.on_picture("cpu")
                 self._is_on_gpu = False
             return frame
         self._watch.on_picture("nvdec")
-        assert frame.sw_format is not None
-        return frame.reformat(format=frame.sw_format.name)
+        reader = self._hardware.reader
+        return downloaded(frame) if reader is None else Surface(frame, reader)
 
 
 def _said(error: Exception) -> str:

@@ -42,11 +42,18 @@ class Source:
     """Path or address; an address may hold a password, so show `label`."""
     camera: CameraConfig = PLAIN
     """What is particular about it."""
+    pictured: bool = False
+    """Whether whoever watches it may want its pictures; who records it gets them anyway."""
 
     @property
     def live(self) -> bool:
         """Whether it goes on whether we read it or not."""
         return self.kind not in ("file", "image", "images")
+
+    @property
+    def by_gstreamer(self) -> bool:
+        """Whether GStreamer reads and decodes it, in a process of its own."""
+        return self.kind == "gstreamer" or self.camera.decoder == "gstreamer"
 
     @property
     def label(self) -> str:

@@ -9,12 +9,12 @@ The picture compared with is the one the detector last saw, never the one before
 slowly adds up until the detector looks again. Axes: H and W cells down and across.
 """
 
-import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
 from pipeline.config import GateConfig
+from pipeline.decoding.surface import AnyFrame, on_host
 
 _CELLS = 160  # along the long side
 
@@ -51,7 +51,7 @@ class MotionGate:
         self.forget()
         return True
 
-    def opens(self, frame: av.VideoFrame, at_ns: int) -> bool:
+    def opens(self, frame: AnyFrame, at_ns: int) -> bool:
         """Whether the detector is to look at this picture, which it then has seen."""
         cells = self._reduced(frame)
         if self._has_moved(cells):
@@ -75,11 +75,11 @@ class MotionGate:
         blocks = int(np.count_nonzero(pairs[:, 1:] & pairs[:, :-1]))
         return blocks > 0 and blocks >= self._least_share * cells.size
 
-    def _reduced(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "H W"]:
+    def _reduced(self, frame: AnyFrame) -> UInt8[np.ndarray, "H W"]:
         """The luma of a picture in cells, each the mean of its pixels."""
         scale = min(1.0, _CELLS / max(frame.width, frame.height))
         reduced = self._scaler.reformat(
-            frame,
+            on_host(frame),
             width=max(2, round(frame.width * scale)),
             height=max(2, round(frame.height * scale)),
             format="gray",

@@ -5,17 +5,17 @@ An engine that reads YUV itself leaves nothing to compute here: rows are copied,
 whole number of `_ALIGNMENT` bytes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-import av
 import numpy as np
 from av.video.reformatter import ColorRange
 from jaxtyping import UInt8
 
-from model.cuda.coded import FORMATS, Coded, ColourMatrix, PixelFormat
+from model.cuda.coded import FORMATS, Coded, ColourMatrix, PixelFormat, plane_sizes
 from pipeline.decoding.scaling import own_matrix, rows_of
+from pipeline.decoding.surface import AnyFrame, on_host
 
 _ALIGNMENT: Final = 64  # what readers and copies of devices like; FFmpeg's own rows have it too
 _FULL_RANGE: Final[Mapping[str, PixelFormat]] = {
@@ -28,7 +28,7 @@ _KINDS: Final[Mapping[str, PixelFormat]] = {**{name: name for name in FORMATS}, 
 _BT2020: Final = 9  # with non-constant luminance; the other kind is no matrix
 
 
-def plane_layout(frame: av.VideoFrame) -> Coded | None:
+def plane_layout(frame: AnyFrame) -> Coded | None:
     """How the frame's planes lie in a slot, not turned and with pixels as they are.
 
     None for a format or a matrix that nobody reads but FFmpeg.
@@ -42,10 +42,10 @@ def plane_layout(frame: av.VideoFrame) -> Coded | None:
     return _tight(kind, (frame.height, frame.width), matrix, full_range=full_range)
 
 
-def copy_planes(frame: av.VideoFrame, coded: Coded, slot: UInt8[np.ndarray, " bytes"]) -> None:
-    """Write the frame's planes to where they lie in a slot."""
-    sizes = _plane_sizes(coded.pixel_format, coded.coded_hw)
-    places = zip(frame.planes, sizes, coded.offsets, coded.pitches, strict=True)
+def copy_planes(frame: AnyFrame, coded: Coded, slot: UInt8[np.ndarray, " bytes"]) -> None:
+    """Write the frame's planes to where they lie in a slot of the host's memory."""
+    sizes = plane_sizes(coded.pixel_format, coded.coded_hw)
+    places = zip(on_host(frame).planes, sizes, coded.offsets, coded.pitches, strict=True)
     for plane, (num_rows, row_bytes), offset, pitch in places:
         room = slot[offset : offset + num_rows * pitch].reshape(num_rows, pitch)
         np.copyto(room[:, :row_bytes], rows_of(plane)[:num_rows, :row_bytes])
@@ -56,7 +56,7 @@ def _tight(
     kind: PixelFormat, coded_hw: tuple[int, int], matrix: ColourMatrix, *, full_range: bool
 ) -> Coded:
     offsets, pitches, end = [], [], 0
-    for num_rows, row_bytes in _plane_sizes(kind, coded_hw):
+    for num_rows, row_bytes in plane_sizes(kind, coded_hw):
         offsets.append(end)
         pitches.append(-(-row_bytes // _ALIGNMENT) * _ALIGNMENT)
         end += num_rows * pitches[-1]
@@ -72,16 +72,7 @@ def _tight(
     )
 
 
-def _plane_sizes(kind: PixelFormat, coded_hw: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Rows of each plane, and bytes of a row."""
-    components = FORMATS[kind].components
-    for number in range(1 + max(component.plane for component in components)):
-        one = next(component for component in components if component.plane == number)
-        height, width = -(-coded_hw[0] >> one.shift_y), -(-coded_hw[1] >> one.shift_x)
-        yield height, width * one.step
-
-
-def _matrix(frame: av.VideoFrame) -> ColourMatrix | None:
+def _matrix(frame: AnyFrame) -> ColourMatrix | None:
     if frame.format.is_rgb:
         return "rgb"
     return "bt2020" if frame.colorspace == _BT2020 else own_matrix(frame)

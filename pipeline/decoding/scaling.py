@@ -25,6 +25,7 @@ from jaxtyping import UInt8
 from model.letterbox import PAD, Letterbox
 from model.slicing import Region
 from pipeline.decoding.cropping import Cropper
+from pipeline.decoding.surface import AnyFrame
 from pipeline.nv12 import Matrix, chroma, luma
 
 _TRIANGLE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -56,7 +57,7 @@ class FrameScaler:
         self._cropper: Cropper | None = None
         self._cropped: _Kind | None = None
 
-    def upright_hw(self, frame: av.VideoFrame) -> tuple[int, int]:
+    def upright_hw(self, frame: AnyFrame) -> tuple[int, int]:
         """Height and width of the frame as a viewer sees it."""
         width = self._square_width(frame)
         return (width, frame.height) if self.quarter_turns % 2 else (frame.height, width)
@@ -127,7 +128,7 @@ class FrameScaler:
             self._cropper, self._cropped = Cropper(frame, coded), kind
         return self._cropper.cut(frame)
 
-    def is_oblong(self, frame: av.VideoFrame) -> bool:
+    def is_oblong(self, frame: AnyFrame) -> bool:
         """Whether the frame's pixels are not as wide as they are high."""
         return self._square_width(frame) != frame.width
 
@@ -191,7 +192,7 @@ class FrameScaler:
         else:
             self._turn(cv2.merge(values), upright)
 
-    def _square_width(self, frame: av.VideoFrame) -> int:
+    def _square_width(self, frame: AnyFrame) -> int:
         """Pixels across where each is as wide as it is high."""
         return max(1, round(frame.width * self._pixel_aspect))
 
@@ -209,7 +210,7 @@ def _needs_no_conversion(frame: av.VideoFrame, matrix: Matrix) -> bool:
     )
 
 
-def own_matrix(frame: av.VideoFrame) -> Matrix | None:
+def own_matrix(frame: AnyFrame) -> Matrix | None:
     """The matrix of a frame in YUV; None for one that pictures do not have, as BT.2020's."""
     if frame.colorspace == _BT709 or _matrix(frame) == Colorspace.ITU709:
         return "bt709"
@@ -221,7 +222,7 @@ def rows_of(plane: VideoPlane) -> UInt8[np.ndarray, "H bytes"]:
     return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height]
 
 
-def _matrix(frame: av.VideoFrame) -> Colorspace | None:
+def _matrix(frame: AnyFrame) -> Colorspace | None:
     """The YUV matrix; files of HD size that do not name theirs were made with BT.709."""
     hd = frame.width >= _HD_WIDTH or frame.height > _SD_HEIGHT
     if frame.colorspace == _UNSPECIFIED and hd:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from model.errors import ConfigError
-from pipeline.transport.curve import PUBLIC_SUFFIX, read_public
+from pipeline.keyfiles import PUBLIC_SUFFIX
+from pipeline.transport.curve import read_public
 
 logger = logging.getLogger(__name__)
 

@@ -54,7 +54,7 @@ class Checked:
             outputs=Outputs(OutputConfig()),
             takes=self.takes,
             devices=self.devices,
-            observed="pictures" if self.config.pictures else "tracks",
+            observed=True,
             observe=observe,
             service=self.config.service,
             logs=Logs(secrets=tuple(secrets_of(self.config))),
@@ -142,5 +142,8 @@ def describe_service(config: ServeConfig, build_engine: Callable[..., Engine]) -
     """
     checked = check_settings(config)
     graph = video_graph(checked.plan(build_engine, nobody), CounterTable())
-    cameras = [f"camera {source.name}: {source.label}" for source in checked.sources]
+    cameras = [
+        f"camera {source.name}: {source.label}{', with pictures' if source.pictured else ''}"
+        for source in checked.sources
+    ]
     return "\n".join([str(graph), *(cameras or ["no cameras; PUT /api/cameras/NAME adds some"])])

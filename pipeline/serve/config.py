@@ -65,7 +65,8 @@ class ServeConfig(LookingConfig):
     events: TellingConfig = TellingConfig()
     """Where events are kept and who is told."""
     pictures: bool = True
-    """Whether events have pictures; each costs memory for full-size pictures of every camera."""
+    """Whether events have pictures; they cost memory for full-size ones of every camera with
+    rules."""
     http: HttpConfig | None = HttpConfig()
     """Where status and metrics are served; None for nowhere."""
     state: Path = Path("state")
@@ -83,7 +84,11 @@ class ServeConfig(LookingConfig):
         Raises:
             SourceUnreadable: an address cannot be one of a camera.
         """
-        return {name: source_of(name, entry) for name, entry in self.cameras.items()}
+        return {name: self._source(name, entry) for name, entry in self.cameras.items()}
+
+    def _source(self, name: str, entry: CameraEntry) -> Source:
+        """A camera's stream; all pictures are of events, which rules make."""
+        return replace(source_of(name, entry), pictured=self.pictures and bool(entry.rules))
 
 
 def source_of(name: str, entry: CameraEntry) -> Source:

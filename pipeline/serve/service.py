@@ -280,16 +280,22 @@ class Service:
         name = source.name
         path = self._config.state / f"rules-{name}.json"
         return CameraWatch(
-            partial(self._rules_of, name),
+            partial(self._rules_of, source),
             camera=name,
             classes=self._classes,
             keeping=self._keeping,
             memory=self._memories.setdefault(name, MemoryFile(path)),
         )
 
-    def _rules_of(self, name: str) -> RulesConfig:
-        """The rules of a camera as they are now; none for one that is being removed."""
-        return self._config.cameras.get(name, _NO_RULES)
+    def _rules_of(self, source: Source) -> RulesConfig:
+        """The rules of a camera as they are now.
+
+        None for one that is being removed, and for one that has no pictures yet, until it was begun
+        anew with those that its first rule wants.
+        """
+        if self._config.pictures and not source.pictured:
+            return _NO_RULES
+        return self._config.cameras.get(source.name, _NO_RULES)
 
     def _on_tick(self) -> None:
         self._beat_s = time.monotonic()

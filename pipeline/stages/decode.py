@@ -10,8 +10,6 @@ import os
 import threading
 import time
 
-import av
-
 from pipeline.config import SourceConfig
 from pipeline.decoding.clock import StreamClock
 from pipeline.decoding.damage import DamageWatch
@@ -21,11 +19,13 @@ from pipeline.decoding.hardware import Hardware
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.motion import MotionGate
 from pipeline.decoding.pace import Pace
+from pipeline.decoding.surface import AnyFrame, SurfaceReader
 from pipeline.messages import Ended, Opened, Packet, SkipCause, Timed
 from pipeline.metrics import Counters
 from pipeline.stages.checkpoints import Checkpoints
+from pipeline.stages.decoded_by import tell_who_decodes
 from pipeline.stages.preprocess import Preprocess
-from pipeline.transport.control import CameraState, DecodePath, Enough, Incomplete
+from pipeline.transport.control import CameraState, Enough, Incomplete
 from pipeline.transport.links import Delivery
 from pipeline.transport.ports import Ports
 
@@ -75,6 +75,14 @@ class Decode:
 
     def run(self, ports: Ports) -> tuple[str, ...]:
         """Decode until the source has ended or the limit is reached."""
+        try:
+            self._run(ports)
+        finally:
+            if self._hardware is not None and self._hardware.reader is not None:
+                self._hardware.reader.close()
+        return ()
+
+    def _run(self, ports: Ports) -> None:
         if self._live:
             _yield_to_the_detector()
         self._take_over(ports)
@@ -86,6 +94,7 @@ class Decode:
                 case Opened() as opened:
                     self._open(ports, opened)
                 case Packet() as packet if not self._enough and self._is_new(packet):
+                    self._meet_gpu(ports)
                     self._decode(ports, packet, delivery)
                     self._tell_who_decodes(ports)
                 case Ended() as message:
@@ -95,7 +104,6 @@ class Decode:
             self._emit(ports, self._decoder.flush())
         self._finish(ports, ended)
         ports.drain()
-        return ()
 
     @property
     def _enough(self) -> bool:
@@ -172,13 +180,19 @@ class Decode:
             return
         self._emit(ports, frames)
 
+    def _meet_gpu(self, ports: Ports) -> None:
+        """Leave pictures on the GPU that decodes them as soon as an engine reads them there."""
+        hardware = self._hardware
+        if hardware is None or hardware.reader is not None:
+            return
+        device = ports.pools.gpu.device(hardware.device)
+        if device is not None:
+            hardware.reader = SurfaceReader(device)
+
     def _tell_who_decodes(self, ports: Ports) -> None:
-        made_by = self._hardware and self._hardware.watch.news()
-        if made_by:
-            self._counters.add("hardware_lost", made_by.lost)
-            ports.report(DecodePath(path=made_by.kind, reason=made_by.reason))
-            told = f": {made_by.reason}" if made_by.reason else ""
-            logger.info("%s: decoded by %s%s", self._stream, made_by.kind, told)
+        if self._hardware is not None:
+            news = self._hardware.watch.news()
+            tell_who_decodes(ports, self._stream, self._counters, news)
 
     def _emit(self, ports: Ports, frames: list[DecodedFrame]) -> None:
         for decoded in frames:
@@ -242,7 +256,7 @@ class Decode:
         else:
             self._preprocess.send(ports, timed, decoded.frame)
 
-    def _is_unfit(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> bool:
+    def _is_unfit(self, ports: Ports, timed: Timed, frame: AnyFrame) -> bool:
         """Whether a camera's picture shows nothing of what is there now; tells of its state."""
         if self._damage.shows_in(frame):
             return True
@@ -253,7 +267,7 @@ class Decode:
             ports.report(CameraState(state="frozen" if frozen else "live", reason=reason))
         return frozen
 
-    def _skips(self, timed: Timed, frame: av.VideoFrame) -> SkipCause | None:
+    def _skips(self, timed: Timed, frame: AnyFrame) -> SkipCause | None:
         """Why the detector need not look at a frame; None where it must."""
         if timed.frame_index % self._config.stride:
             return "stride"

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
-import av
 import numpy as np
 
 from model.cuda.coded import Coded
@@ -14,6 +13,7 @@ from model.engines.contract import Takes
 from model.slicing import Region
 from pipeline.decoding.planes import copy_planes, plane_layout
 from pipeline.decoding.scaling import FrameScaler
+from pipeline.decoding.surface import AnyFrame, Surface, on_host
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,11 @@ class Image:
     shape: tuple[int, ...]
     """Of the slot, uint8."""
     write: Callable[[np.ndarray], None]
-    """Fills it."""
+    """Fills one in the host's memory."""
     coded: Coded | None = None
     """How the decoder's pixels will lie in it; None for canvases."""
+    surface: Surface | None = None
+    """What fills one on the GPU that decoded the frame; None if it is not there any more."""
 
 
 class Imager(Protocol):
@@ -34,7 +36,7 @@ class Imager(Protocol):
     def image(
         self,
         scaler: FrameScaler,
-        frame: av.VideoFrame,
+        frame: AnyFrame,
         regions: Sequence[Region],
         canvas_hw: tuple[int, int],
     ) -> Image:
@@ -55,12 +57,13 @@ class CanvasImager:
     def image(
         self,
         scaler: FrameScaler,
-        frame: av.VideoFrame,
+        frame: AnyFrame,
         regions: Sequence[Region],
         canvas_hw: tuple[int, int],
     ) -> Image:
         """The canvases of all looks: B H W 3."""
-        return Image((len(regions), *canvas_hw, 3), partial(scaler.looks, frame, regions))
+        write = partial(scaler.looks, on_host(frame), regions)
+        return Image((len(regions), *canvas_hw, 3), write)
 
 
 class CodedImager:
@@ -73,7 +76,7 @@ class CodedImager:
     def image(
         self,
         scaler: FrameScaler,
-        frame: av.VideoFrame,
+        frame: AnyFrame,
         regions: Sequence[Region],
         canvas_hw: tuple[int, int],  # noqa: ARG002 - the engine scales
     ) -> Image:
@@ -82,12 +85,13 @@ class CodedImager:
         layout = plane_layout(frame)
         in_parts = tuple(regions) != (Region.whole(upright_hw),)
         if layout is None or (in_parts and scaler.is_oblong(frame)):
-            frame = scaler.squared(frame)
+            frame = scaler.squared(on_host(frame))
             layout = plane_layout(frame)
             assert layout is not None, frame.format.name
         turns = scaler.quarter_turns
         coded = replace(layout, upright_hw=upright_hw, quarter_turns=turns)
-        return Image((coded.num_bytes,), partial(copy_planes, frame, coded), coded)
+        surface = frame if isinstance(frame, Surface) else None
+        return Image((coded.num_bytes,), partial(copy_planes, frame, coded), coded, surface)
 
 
 IMAGERS: Final[dict[Takes, Imager]] = {"canvases": CanvasImager(), "coded": CodedImager()}

@@ -86,7 +86,7 @@ class Infer:
             ports.send("predictions", message, on_acknowledged=delivery.acknowledge)
             return
         try:
-            pixels = ports.pools.view(message.image)
+            pixels = ports.pools.pixels(message.image)
         except SlotGone:  # its stream ended, or its decoder died and the next one sends it again
             delivery.acknowledge()
             return

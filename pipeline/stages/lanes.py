@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from model.cuda.coded import CodedPicture
-from model.engines.contract import Done, Engine, takes_coded
+from model.cuda.coded import CodedPicture, DeviceArray
+from model.engines.contract import Done, Engine, start_request, takes_coded
 from pipeline.fairness import FairQueue
 from pipeline.messages import Frame
 from pipeline.models import ModelInUse
@@ -31,9 +31,10 @@ def shape_of(frame: Frame) -> Shape:
     return (len(frame.regions), *frame.canvas_hw, 3)
 
 
-def images_of(frame: Frame, pixels: np.ndarray) -> Images:
+def images_of(frame: Frame, pixels: np.ndarray | DeviceArray) -> Images:
     """What an engine is given of a frame whose slot holds these pixels."""
     if frame.coded is None:
+        assert isinstance(pixels, np.ndarray), "no canvas lies on a GPU"
         return pixels
     x, y = frame.part.origin_xy
     return CodedPicture(
@@ -65,6 +66,7 @@ class Runner:
         )
         if takes_coded(engine):
             pools.watch("images", engine.host_memory)
+            pools.gpu.offer(engine.device)
 
     @property
     def idle(self) -> bool:
@@ -80,11 +82,7 @@ class Runner:
     def start(self, images: Images, lease: Lease, on_done: Done) -> None:
         """Begin a request whose result goes into the slot."""
         self.num_running += 1
-        if isinstance(images, np.ndarray):
-            self.engine.start(images, lease.array, on_done)
-        else:
-            assert takes_coded(self.engine), f"{self.engine.name} takes canvases"
-            self.engine.start(images, lease.array, on_done)
+        start_request(self.engine, images, lease.array, on_done)
 
 
 @dataclass(slots=True)

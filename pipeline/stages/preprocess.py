@@ -2,9 +2,9 @@
 """preprocess: frames into slots, as the engine and the viewer want them.
 
 For a CPU this runs in the decode worker, from the decoder's own YUV, so that a full-size picture
-is written only where a sink wants one. An engine on a GPU is given that YUV as it is. A file waits
-for a free slot; a live stream does not: its frame becomes a tombstone, so that what is tracked is
-always fresh.
+is written only where a sink wants one. An engine on a GPU is given that YUV as it is, on the GPU
+if that decoded it. A file waits for a free slot; a live stream does not: its frame becomes a
+tombstone, so that what is tracked is always fresh.
 """
 
 import logging
@@ -12,7 +12,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-import av
 import numpy as np
 
 from model.engines.contract import Takes
@@ -23,6 +22,7 @@ from pipeline.cameras import PLAIN, CameraConfig
 from pipeline.config import SlicesConfig
 from pipeline.decoding.privacy import blacken
 from pipeline.decoding.scaling import FrameScaler, matrix_to_keep
+from pipeline.decoding.surface import AnyFrame, on_host
 from pipeline.messages import (
     AnyMessage,
     CodecParameters,
@@ -38,7 +38,8 @@ from pipeline.messages import (
 )
 from pipeline.metrics import Counters
 from pipeline.stages.imaging import IMAGERS
-from pipeline.transport.pool import Lease, Pool
+from pipeline.stages.slots import ImageSlots, give_up
+from pipeline.transport.pool import Pool
 from pipeline.transport.ports import Ports
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Preprocess:
         self._links = ("frames", "pictures") if pictures else ("frames",)
         self._imager = IMAGERS[framing.takes]
         self._scaler = FrameScaler(0)
-        self._images: Pool | None = None
+        self._images = ImageSlots(window)
         self.canvas_hw: tuple[int, int] | None = None
         """Height and width of the network's picture; None before the first."""
         self._source_hw: tuple[int, int] | None = None
@@ -112,11 +113,10 @@ class Preprocess:
         turn_deg = parameters.rotation_deg - self._framing.camera.rotate_deg
         self._scaler = FrameScaler(turn_deg, parameters.pixel_aspect)
 
-    def send(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
+    def send(self, ports: Ports, timed: Timed, frame: AnyFrame) -> None:
         """Send a frame to the network, and to the viewer where one is there."""
         # The first frame waits for the network to say that it is there.
-        begun = self._images is not None
-        if self._live and begun and not self._room(ports, timed.stream):
+        if self._live and self._images.begun and not self._room(ports, timed.stream):
             self.drop(ports, timed, "overload")
             return
         picture_hw = self._scaler.upright_hw(frame)
@@ -126,7 +126,7 @@ class Preprocess:
             self._send_frame(ports, timed, frame, part)
         self._send_picture(ports, timed, frame)
 
-    def skip(self, ports: Ports, timed: Timed, frame: av.VideoFrame, cause: SkipCause) -> None:
+    def skip(self, ports: Ports, timed: Timed, frame: AnyFrame, cause: SkipCause) -> None:
         """Pass over a frame as the settings ask; the viewer still sees it."""
         source_hw = self._scaler.upright_hw(frame)
         tombstone = Dropped(**timing(timed), cause=cause, source_hw=source_hw)
@@ -151,8 +151,9 @@ class Preprocess:
         self._pay(ports, wait=False)
         if self._owed or not all(ports.can_send(link, stream) for link in self._links):
             return False
-        pools = (self._images, self._pictures)
-        return all(pool is None or pool.num_held < pool.num_slots for pool in pools)
+        pictures = self._pictures
+        room = pictures is None or pictures.num_held < pictures.num_slots
+        return room and self._images.has_room
 
     def _leave(self, ports: Ports, tombstone: Dropped) -> None:
         for link in self._links:
@@ -169,14 +170,13 @@ class Preprocess:
             ports.send(link, message)
             self._owed.popleft()
 
-    def _send_frame(self, ports: Ports, timed: Timed, frame: av.VideoFrame, shown: Region) -> None:
+    def _send_frame(self, ports: Ports, timed: Timed, frame: AnyFrame, shown: Region) -> None:
         source_hw = (shown.height, shown.width)
         regions = self._looks(timed.stream, source_hw)
         assert self.canvas_hw is not None
         inside = [_within(region, shown) for region in regions]
         image = self._imager.image(self._scaler, frame, inside, self.canvas_hw)
-        lease = self._image_lease(ports, timed.stream, image.shape)
-        image.write(lease.array)
+        lease = self._images.put(ports, timed.stream, image)
         budget_ns = self._framing.budget_ns
         message = Frame(
             **timing(timed),
@@ -192,19 +192,20 @@ class Preprocess:
         ports.send("frames", message, lease=lease)
         self._counters.reach("scaled", timed.captured_ns)
 
-    def _send_picture(self, ports: Ports, timed: Timed, frame: av.VideoFrame) -> None:
+    def _send_picture(self, ports: Ports, timed: Timed, frame: AnyFrame) -> None:
         if "pictures" not in self._links or timed.frame_index < self._first["pictures"]:
             return
         picture_hw = self._scaler.upright_hw(frame)
         shape = nv12.shape(picture_hw)
         if self._pictures is None or self._pictures.shape != shape:
-            _give_up(ports, self._pictures)
+            give_up(ports, self._pictures)
             self._pictures = ports.pools.create(
                 f"{timed.stream}/pictures", shape, _UINT8, self._window + 2
             )
         lease = ports.lease(self._pictures)
-        self._matrix = matrix = self._matrix or matrix_to_keep(frame)
-        self._scaler.full_size(frame, lease.array, matrix)
+        there = on_host(frame)
+        self._matrix = matrix = self._matrix or matrix_to_keep(there)
+        self._scaler.full_size(there, lease.array, matrix)
         blacken(lease.array, self._framing.camera.privacy, picture_hw)
         message = Picture(**timing(timed), picture=lease.slot, picture_hw=picture_hw, matrix=matrix)
         ports.send("pictures", message, lease=lease)
@@ -224,13 +225,6 @@ class Preprocess:
                 self._told = True
                 _tell_of_fewer_looks(stream, source_hw, len(regions), budget)
         return self._regions
-
-    def _image_lease(self, ports: Ports, stream: str, shape: tuple[int, ...]) -> Lease:
-        """A slot for what the engine is given."""
-        if self._images is None or self._images.shape != shape:
-            _give_up(ports, self._images)
-            self._images = ports.pools.create(f"{stream}/images", shape, _UINT8, self._window)
-        return ports.lease(self._images)
 
     def _choose_canvas(self, source_hw: tuple[int, int]) -> None:
         """Settle the canvas that suits this frame and the ones before.
@@ -255,18 +249,6 @@ class Preprocess:
 def _within(region: Region, shown: Region) -> Region:
     """Where a region of what is shown lies in the whole picture."""
     return region._replace(left=region.left + shown.left, top=region.top + shown.top)
-
-
-def _give_up(ports: Ports, pool: Pool | None) -> None:
-    """Let the slots of the shape before be read, then give their memory back.
-
-    Without it the pools of a folder of photographs, each of its own size, would pile up.
-    """
-    if pool is None:
-        return
-    while pool.num_held:
-        ports.wait()
-    ports.pools.discard(pool.name)
 
 
 def _tell_of_fewer_looks(

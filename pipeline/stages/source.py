@@ -12,10 +12,14 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 from pipeline.config import SourceConfig
 from pipeline.decoding.connection import Arrival, Connection
+from pipeline.decoding.gst_elements import OnGpu
+from pipeline.decoding.gst_turns import Turns
 from pipeline.decoding.gstreamer import GStreamerReader
+from pipeline.decoding.hardware import Hardware
 from pipeline.decoding.images import ImageReader
 from pipeline.decoding.inputs import Source
 from pipeline.decoding.media import OPEN_FACTOR, MediaFacts, MediaReader, RawPacket, Reader
@@ -25,6 +29,7 @@ from pipeline.errors import SourceError, SourceForbidden, SourceLost
 from pipeline.messages import Ended, Opened
 from pipeline.metrics import Counters
 from pipeline.stages.condition import ConditionReporter
+from pipeline.stages.decoded_by import tell_who_decodes
 from pipeline.transport.control import StreamFacts
 from pipeline.transport.ports import Ports
 
@@ -41,15 +46,15 @@ _SAY_AGAIN_S = 60.0
 STOPPED = "stopped before its end"
 
 
-def open_reader(source: Source, config: SourceConfig) -> Reader:
-    """Open a source of any kind.
+def open_reader(source: Source, config: SourceConfig, gpu: OnGpu | None = None) -> Reader:
+    """Open a source of any kind; `gpu` is for one that GStreamer decodes.
 
     Raises:
         SourceError: it cannot be read.
     """
-    if source.kind == "gstreamer" or source.camera.decoder == "gstreamer":
+    if source.by_gstreamer:
         return GStreamerReader(
-            source, rtsp_transport=config.rtsp_transport, timeout_s=config.timeout_s
+            source, rtsp_transport=config.rtsp_transport, timeout_s=config.timeout_s, gpu=gpu
         )
     if source.kind in ("image", "images"):
         return ImageReader(source, rate=config.image_rate)
@@ -111,6 +116,7 @@ class ReadCamera:
         counters: Counters,
         *,
         patience_s: float | None,
+        hardware: Hardware | None = None,
     ) -> None:
         """Make ready to read.
 
@@ -119,6 +125,7 @@ class ReadCamera:
             config: How it is read.
             counters: Of its stream.
             patience_s: How long it may give no frame at all before it is given up; None for ever.
+            hardware: The GPU, where GStreamer is to decode there.
         """
         self._source = source
         self._config = config
@@ -137,6 +144,7 @@ class ReadCamera:
         self._connected = self._came_before
         self._give_up_s = math.inf if patience_s is None else time.monotonic() + patience_s
         self._condition = ConditionReporter(counters, config.timeout_s)
+        self._turns = Turns(hardware)
         self._trouble = ""
         self._said = ""
         self._silent_until_s = 0.0
@@ -152,9 +160,11 @@ class ReadCamera:
             given = self._cursor.given
             self._condition.on_try(ports)
             try:
-                with closing(Connection(self._source.name, self._open)) as connection:
+                with closing(Connection(self._source.name, self._opener())) as connection:
                     self._follow(ports, connection)
             except SourceError as error:
+                self._turns.on_error(error)
+                self._tell_who_decodes(ports)
                 self._condition.on_error(ports, error)
                 if self._is_final(error):
                     raise
@@ -169,14 +179,14 @@ class ReadCamera:
         ports.drain()
         return ()
 
-    def _open(self) -> Reader:
-        return open_reader(self._source, self._config)
+    def _opener(self) -> Callable[[], Reader]:
+        return partial(open_reader, self._source, self._config, self._turns.next())
 
     def _follow(self, ports: Ports, connection: Connection) -> None:
-        """Read one connection until it breaks or the supervisor says stop."""
+        """Read one connection until it breaks, has to give way, or the supervisor says stop."""
         facts: MediaFacts | None = None
         heard_s = time.monotonic()
-        while not ports.stopping:
+        while not (ports.stopping or self._turns.is_gpu_due):
             wait_s = self._feed(ports)
             for arrival in self._arrivals(ports, connection, wait_s):
                 heard_s = time.monotonic()
@@ -224,8 +234,13 @@ class ReadCamera:
         self._counters.add("late_packets", self._cursor.given_up - self._num_late)
         self._num_late = self._cursor.given_up
 
+    def _tell_who_decodes(self, ports: Ports) -> None:
+        tell_who_decodes(ports, self._source.name, self._counters, self._turns.news())
+
     def _note_connection(self, ports: Ports, facts: MediaFacts) -> None:
         _report(ports, facts)
+        self._turns.on_opened()
+        self._tell_who_decodes(ports)
         if self._connected:
             self._counters.add("reconnects")
             name = self._source.name

@@ -17,10 +17,11 @@ import msgspec
 import zmq
 
 from model.errors import ConfigError
+from pipeline.keyfiles import PUBLIC_SUFFIX
 from pipeline.telling.config import FleetConfig
 from pipeline.telling.letters import Letter, Refused, Unreachable
 from pipeline.transport import fleetwire as wire
-from pipeline.transport.curve import PUBLIC_SUFFIX, read_keys, read_public
+from pipeline.transport.curve import read_keys, read_public
 from pipeline.transport.dialling import Cause, Dial, Dialled, Gone
 
 logger = logging.getLogger(__name__)

@@ -15,13 +15,11 @@ import zmq
 from zmq.utils import z85
 
 from model.errors import ConfigError
-from model.files import write_new
+from pipeline.keyfiles import PUBLIC_SUFFIX, check_kept, reason, write_pair
 
 logger = logging.getLogger(__name__)
 
-PUBLIC_SUFFIX, SECRET_SUFFIX = ".pub", ".key"
 DOMAIN = b"sightline"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LINE = re.compile(r"(public|secret): ([0-9a-f]{64})")
 _TELL_AGAIN_S = 10.0
 _MOST_TOLD = 256
@@ -55,23 +53,14 @@ def make_keys(name: str, folder: Path) -> tuple[Path, Path]:
     Raises:
         ConfigError: the name or the folder will not do, or one of the files exists.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name!r}: a key is named with letters, digits, dots and dashes")
-    secret_path, public_path = folder / f"{name}{SECRET_SUFFIX}", folder / f"{name}{PUBLIC_SUFFIX}"
-    for path in (secret_path, public_path):
-        if path.exists():
-            raise ConfigError(f"{path}: exists, and a key is never replaced; choose another name")
     public, secret = (z85.decode(key).hex() for key in zmq.curve_keypair())
     fields = {"name": name, "public": public}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_new(secret_path, _SECRET_TEXT.format(**fields, secret=secret).encode(), 0o600)
-        write_new(public_path, _PUBLIC_TEXT.format(**fields).encode())
-    except OSError as error:
-        raise ConfigError(
-            f"{secret_path}: cannot write this key ({_reason(error)}); choose another --output"
-        ) from None
-    return secret_path, public_path
+    return write_pair(
+        name,
+        folder,
+        secret=_SECRET_TEXT.format(**fields, secret=secret).encode(),
+        public=_PUBLIC_TEXT.format(**fields).encode(),
+    )
 
 
 def read_keys(path: Path) -> Keys:
@@ -83,11 +72,7 @@ def read_keys(path: Path) -> Keys:
     found = _read(path)
     if "secret" not in found:
         raise ConfigError(f"{path}: holds no secret key; make one with: sightline keys NAME")
-    mode = path.stat().st_mode & 0o777
-    if mode & 0o077:
-        raise ConfigError(
-            f"{path}: mode {mode:04o} lets others read this secret key; run: chmod 600 {path}"
-        )
+    check_kept(path)
     secret = bytes.fromhex(found["secret"])
     public = z85.decode(zmq.curve_public(z85.encode(secret)))
     return Keys(public, secret)
@@ -208,12 +193,8 @@ def _read(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="ascii").splitlines()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read this key ({_reason(error)})") from None
+        raise ConfigError(f"{path}: cannot read this key ({reason(error)})") from None
     except UnicodeDecodeError:
         lines = []
     matches = (_LINE.fullmatch(line.strip()) for line in lines)
     return {match[1]: match[2] for match in matches if match}
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -64,34 +64,37 @@ class Dialled:
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
         self._socket.setsockopt(zmq.IPV6, int("[" in dial.address))
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, round(dial.silence_s * 1000))
         secure(self._socket, dial.keys, dial.server)
         watch_over(self._socket, dial.silence_s)
         self._monitor = self._socket.get_monitor_socket(_EVENTS)
-        self._connected = self._shook_hands = False
+        self._connected = False
+        self.stands = False
+        """Whether both sides have accepted each other's keys."""
         try:
             self._socket.connect(dial.address)
         except zmq.ZMQError:
             self.close()
             raise
 
-    def send(self, header: bytes, *parts: bytes) -> None:
-        """Send a message.
+    def send(self, header: bytes, *parts: bytes | memoryview) -> None:
+        """Send a message; large parts are not copied, so let them be as they are.
 
         Raises:
             Gone: the connection is.
         """
         try:
-            self._socket.send_multipart((header, *parts), zmq.NOBLOCK)
+            self._socket.send_multipart((header, *parts), zmq.NOBLOCK, copy=False)
         except zmq.Again:
             self._monitor.poll(_WHY_MS)  # that it is gone may be known before why
             self._look()
             raise Gone("broke") from None
 
-    def receive(self, within_s: float) -> list[list[bytes]]:
-        """What has come, once something has, or when the time is over.
+    def receive(self, within_s: float, *, wake: int | None = None) -> list[list[bytes]]:
+        """What has come, once something has, a descriptor is readable, or the time is over.
 
         Raises:
             Gone: the connection is, and nothing is left of it.
@@ -99,15 +102,17 @@ class Dialled:
         by_s = time.monotonic() + within_s
         while True:
             left_ms = max(0, round((by_s - time.monotonic()) * 1000))
-            ends = [(self._socket, zmq.POLLIN), (self._monitor, zmq.POLLIN)]
-            ready = dict(zmq.zmq_poll(ends, left_ms))
+            ends: list[zmq.Socket[bytes] | int] = [self._socket, self._monitor]
+            if wake is not None:
+                ends.append(wake)
+            ready = dict(zmq.zmq_poll([(end, zmq.POLLIN) for end in ends], left_ms))
             messages = []
             while self._socket.poll(0):
                 messages.append(self._socket.recv_multipart(zmq.NOBLOCK))
             if messages:
                 return messages
             self._look()
-            if not ready:
+            if not ready or wake in ready:
                 return []
 
     def close(self) -> None:
@@ -126,10 +131,10 @@ class Dialled:
             case zmq.Event.CONNECTED:
                 self._connected = True
             case zmq.Event.HANDSHAKE_SUCCEEDED:
-                self._shook_hands = True
+                self.stands = True
             case zmq.Event.HANDSHAKE_FAILED_AUTH if value == _REFUSED:
                 raise Gone("key-refused")
-            case zmq.Event.DISCONNECTED if self._shook_hands:
+            case zmq.Event.DISCONNECTED if self.stands:
                 raise Gone("broke")
             case (
                 zmq.Event.HANDSHAKE_FAILED_AUTH

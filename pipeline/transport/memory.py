@@ -2,7 +2,8 @@
 """Who has which pools: the supervisor owns them all, every process maps those it uses.
 
 A process asks for pools over a socket it inherited, one request and one answer at a time; the
-memory comes as a descriptor beside the answer. The supervisor never maps what it only owns.
+memory comes as a descriptor beside the answer. The supervisor never maps what it only owns. Pools
+in a GPU's memory are of the process that made them, and no other hears of them.
 """
 
 import os
@@ -16,11 +17,13 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
+from model.cuda.coded import DeviceArray
 from model.engines.contract import PictureMemory
 from pipeline.errors import PipelineError
 from pipeline.messages import Slot
 from pipeline.transport.descriptors import receive
-from pipeline.transport.pool import Pool, PoolFile, SlotGone
+from pipeline.transport.devicepool import DevicePools
+from pipeline.transport.pool import Pool, PoolFile, SlotGone, named
 
 _MOST_BYTES = 1 << 16
 
@@ -90,12 +93,12 @@ class PoolDesk:
     def discard(self, name: str) -> None:
         """Give up a pool, or a folder of pools; who has mapped one may go on reading it."""
         with self._lock:
-            self._close(_named(name, self._files))
+            self._close(named(name, self._files))
 
     def forget(self, folder: str) -> None:
         """Keep no account of the names in a folder that were used; they do not come again."""
         with self._lock:
-            for name in _named(folder, tuple(self._uses)):
+            for name in named(folder, tuple(self._uses)):
                 del self._uses[name]
 
     def disown(self, owner: str) -> tuple[str, ...]:
@@ -208,6 +211,8 @@ class Pools:
         self._watching: list[tuple[str, PictureMemory]] = []
         """Who hears of the pools of which kind."""
         self._lock = threading.Lock()
+        self.gpu = DevicePools()
+        """Those in GPUs' memory."""
 
     def watch(self, kind: str, memory: PictureMemory) -> None:
         """Have somebody hear of the pools `STREAM/kind`, those there are and those to come."""
@@ -244,6 +249,15 @@ class Pools:
             pool = self._map(self._store.open(slot.pool))
         return pool.view(slot)
 
+    def pixels(self, slot: Slot) -> np.ndarray | DeviceArray:
+        """The same, wherever the slot is: of one on a GPU, the bytes there.
+
+        Raises:
+            SlotGone: the pool was discarded.
+        """
+        there = self.gpu.view(slot)
+        return self.view(slot) if there is None else there
+
     def discard(self, name: str) -> None:
         """Give up a pool, or a folder of pools; arrays on them stay readable."""
         self._store.discard(name)
@@ -251,13 +265,15 @@ class Pools:
 
     def forget(self, name: str) -> None:
         """Map a pool, or a folder of pools, no longer."""
-        for mapped in _named(name, tuple(self._mapped)):
+        for mapped in named(name, tuple(self._mapped)):
             self._unmap(mapped)
+        self.gpu.forget(name)
 
     def forget_all(self) -> None:
         """Map none any longer."""
         for name in tuple(self._mapped):
             self._unmap(name)
+        self.gpu.forget_all()
 
     def _forget_earlier(self, name: str) -> None:
         """Map the pools no longer that came before this one: their writer has gone on.
@@ -328,13 +344,6 @@ _AnyAnswer = _Granted | _Refused | _Done
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(_AnyRequest)
 _answers = msgspec.msgpack.Decoder(_AnyAnswer)
-
-
-def _named(name: str, names: Iterable[str]) -> tuple[str, ...]:
-    """The one of this name, or those in it where it is a folder."""
-    if name.endswith("/"):
-        return tuple(each for each in names if each.startswith(name))
-    return tuple(each for each in names if each == name)
 
 
 def _kind(name: str) -> str:

@@ -11,8 +11,10 @@ that leases, and outlives it: the file belongs to the supervisor.
 import mmap
 import os
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,22 +26,19 @@ class SlotGone(PipelineError):  # noqa: N818 - it is a fact about the slot
     """The pool was given back: the stream it belonged to is over."""
 
 
-_LEDGER = np.dtype([("generation", np.uint64), ("holders", np.uint64)])
+LEDGER: Final = np.dtype([("generation", np.uint64), ("holders", np.uint64)])
 _WRITER = 1  # the holder bit of the stage that fills the slot; readers take the bits above it
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class Claim:
     """The right to fill one slot, held until it is released by its last holder."""
 
-    pool: "Pool"
+    pool: "Slots"
     slot: Slot
-    array: np.ndarray
-    """The slot's memory, writable."""
 
     def publish(self, num_readers: int) -> None:
         """Hand the slot to its readers; nobody writes to it from here on."""
-        self.array.flags.writeable = False
         self._pass_on(_WRITER, ((1 << num_readers) - 1) << 1)
 
     def release(self, reader: int) -> None:
@@ -59,6 +58,82 @@ class Lease:
         holders[index] ^= np.uint64(holder | successors)
         if holders[index] == 0:
             self.pool.free(index)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease(Claim):
+    """A claim to a slot in this process's memory."""
+
+    array: np.ndarray
+    """The slot's memory, writable."""
+
+    def publish(self, num_readers: int) -> None:
+        """Hand the slot to its readers; nobody writes to it from here on."""
+        self.array.flags.writeable = False
+        Claim.publish(self, num_readers)
+
+
+C_co = TypeVar("C_co", bound=Claim, covariant=True)
+
+
+class Leasable(Protocol[C_co]):
+    """A pool of some kind of memory."""
+
+    @property
+    def look_again_ms(self) -> int | None:
+        """When a slot may be free that no reader frees by a word; None if none is such."""
+        ...
+
+    def lease(self) -> C_co | None:
+        """Take a free slot for writing; None where all are held."""
+        ...
+
+
+class Slots:
+    """Who holds which of a pool's slots; leased by the stage that made it, read by any."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], ledger: np.ndarray) -> None:
+        """Set up for slots that nobody holds.
+
+        Args:
+            name: The pool's name, by which slots refer to it.
+            shape: Of the array in each slot.
+            ledger: `LEDGER` for each slot.
+        """
+        self.name = name
+        self.shape = shape
+        self.ledger = ledger
+        self._free = deque(range(len(ledger)))
+
+    @property
+    def num_slots(self) -> int:
+        """How many slots there are."""
+        return len(self.ledger)
+
+    @property
+    def num_held(self) -> int:
+        """Slots that somebody holds."""
+        return int(np.count_nonzero(self.ledger["holders"]))
+
+    def free(self, index: int) -> None:
+        """Put a slot back."""
+        self._free.append(index)
+
+    def _taken(self, index: int) -> Slot:
+        """A slot that was free, for its next use."""
+        self.ledger["generation"][index] += np.uint64(1)
+        self.ledger["holders"][index] = _WRITER
+        generation = int(self.ledger["generation"][index])
+        return Slot(pool=self.name, index=index, generation=generation, shape=self.shape)
+
+    def _check(self, slot: Slot) -> None:
+        """Refuse a slot that has been used again since."""
+        current = int(self.ledger["generation"][slot.index])
+        if current != slot.generation:
+            raise PipelineError(
+                f"pool {self.name}: slot {slot.index} holds generation {current}, "
+                f"wanted {slot.generation}; it was released too early"
+            )
 
 
 @dataclass(frozen=True)
@@ -96,7 +171,7 @@ class PoolFile:
     @cached_property
     def head_bytes(self) -> int:
         """Bytes before the first slot, where the ledger lies."""
-        return _page_aligned(self.num_slots * _LEDGER.itemsize)
+        return _page_aligned(self.num_slots * LEDGER.itemsize)
 
     @property
     def num_bytes(self) -> int:
@@ -115,8 +190,10 @@ class PoolFile:
             raise _no_room(self, error) from error
 
 
-class Pool:
-    """A pool in this process's memory; leased by the stage that made it, read by any."""
+class Pool(Slots):
+    """A pool in this process's memory."""
+
+    look_again_ms = None
 
     def __init__(self, file: PoolFile) -> None:
         """Map the file, which may be closed thereafter.
@@ -126,39 +203,20 @@ class Pool:
         """
         self.file = file
         self._memory = file.map()
-        self.ledger = np.frombuffer(self._memory, _LEDGER, file.num_slots)
-        self._free = deque(range(file.num_slots))
-
-    @property
-    def name(self) -> str:
-        """The pool's name, by which slots refer to it."""
-        return self.file.name
+        ledger = np.frombuffer(self._memory, LEDGER, file.num_slots)
+        super().__init__(file.name, file.shape, ledger)
 
     @property
     def memory(self) -> np.ndarray:
         """All of it, as bytes."""
         return np.frombuffer(self._memory, np.uint8)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the array in each slot."""
-        return self.file.shape
-
-    @property
-    def num_slots(self) -> int:
-        """How many slots there are."""
-        return self.file.num_slots
-
     def lease(self) -> Lease | None:
         """Take a free slot for writing; None where all are held."""
         if not self._free:
             return None
         index = self._free.popleft()
-        self.ledger["generation"][index] += np.uint64(1)
-        self.ledger["holders"][index] = _WRITER
-        generation = int(self.ledger["generation"][index])
-        slot = Slot(pool=self.name, index=index, generation=generation, shape=self.shape)
-        return Lease(self, slot, self._array(index))
+        return Lease(self, self._taken(index), self._array(index))
 
     def view(self, slot: Slot) -> np.ndarray:
         """The published contents of a slot, read-only.
@@ -166,28 +224,21 @@ class Pool:
         Raises:
             PipelineError: the slot has been used again since.
         """
-        current = int(self.ledger["generation"][slot.index])
-        if current != slot.generation:
-            raise PipelineError(
-                f"pool {self.name}: slot {slot.index} holds generation {current}, "
-                f"wanted {slot.generation}; it was released too early"
-            )
+        self._check(slot)
         array = self._array(slot.index)
         array.flags.writeable = False
         return array
 
-    def free(self, index: int) -> None:
-        """Put a slot back."""
-        self._free.append(index)
-
-    @property
-    def num_held(self) -> int:
-        """Slots that somebody holds."""
-        return int(np.count_nonzero(self.ledger["holders"]))
-
     def _array(self, index: int) -> np.ndarray:
         start = self.file.head_bytes + index * self.file.slot_bytes
         return np.ndarray(self.shape, self.file.dtype, self._memory, start)
+
+
+def named(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The pool of this name, or those in it where it is a folder."""
+    if name.endswith("/"):
+        return tuple(each for each in names if each.startswith(name))
+    return tuple(each for each in names if each == name)
 
 
 def _no_room(file: PoolFile, error: OSError) -> PipelineError:

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import zmq
 
@@ -31,12 +32,13 @@ from pipeline.transport.control import (
 )
 from pipeline.transport.links import Delivery, Inlet, Outlet
 from pipeline.transport.memory import Pools
-from pipeline.transport.pool import Lease, Pool
+from pipeline.transport.pool import Claim, Leasable
 
 Context = zmq.Context[zmq.Socket[bytes]]
 FOREVER_MS = -1
 _TRUNK = ""  # in the place of a stream's name
 _MOST_GONE = 1000
+C = TypeVar("C", bound=Claim)
 
 
 class ClosedDown(Exception):  # noqa: N818 - it is an order, not an error
@@ -146,7 +148,7 @@ class Ports:
         message: AnyMessage,
         buffers: Buffers = (),
         *,
-        lease: Lease | None = None,
+        lease: Claim | None = None,
         on_acknowledged: Callable[[], None] | None = None,
     ) -> None:
         """Send to every reader of the link, waiting for credits where there are none.
@@ -185,15 +187,24 @@ class Ports:
             outlet.collect()
         return all(outlet.ready for outlet in outlets)
 
-    def lease(self, pool: Pool) -> Lease:
+    def lease(self, pool: Leasable[C]) -> C:
         """Take a slot of a pool this stage fills, waiting until a reader lets go of one.
 
         Raises:
             ClosedDown: the supervisor ended the stage.
         """
         while (lease := pool.lease()) is None:
-            self.wait()
+            self.wait_for(pool)
         return lease
+
+    def wait_for(self, pool: Leasable[Claim]) -> None:
+        """Wait for a while in which a slot of a pool may come free.
+
+        Raises:
+            ClosedDown: the supervisor ended the stage.
+        """
+        look_again_ms = pool.look_again_ms
+        self.wait(FOREVER_MS if look_again_ms is None else look_again_ms)
 
     def wait(self, timeout_ms: int = FOREVER_MS) -> None:
         """Wait until a reader answers, the supervisor speaks, or the time is over.
@@ -313,7 +324,7 @@ class Ports:
                 self.pools.forget(pool)
 
 
-def _releaser(lease: Lease | None, reader: int) -> Callable[[], None]:
+def _releaser(lease: Claim | None, reader: int) -> Callable[[], None]:
     if lease is None:
         return _nothing
     held = lease

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 
 import msgspec
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from model.slicing import Region
 from pipeline.cameras import Priority
 from pipeline.config import RemoteConfig
 from pipeline.errors import StageError
 from pipeline.fairness import FairQueue
+from pipeline.keyfiles import PUBLIC_SUFFIX
 from pipeline.transport.control import EngineBuilt
-from pipeline.transport.curve import PUBLIC_SUFFIX, Keys, secure, watch_over
+from pipeline.transport.curve import Keys
+from pipeline.transport.dialling import Dial, Dialled, Gone
 from pipeline.transport.mailbox import Mailbox
 from pipeline.transport.wire import (
     MOST_STREAMS,
@@ -40,21 +41,11 @@ from pipeline.transport.wire import (
 
 logger = logging.getLogger(__name__)
 
-_LINGER_MS = 200  # for the farewell
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 _MOST_SNUBS = 3  # handshakes broken off before any was completed: the fault is not a passing one
 _MOST_FRUITLESS = 5
 _ANSWER_PARTS = 4
-_REFUSED = 400  # the doorkeeper's word
-_EVENTS = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_CONNECTED
-    | zmq.EVENT_DISCONNECTED
-    | zmq.EVENT_CLOSED
-)
+_LOOK = 0.25  # of the times that are watched: how often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -100,8 +91,9 @@ class Uplink:
         self.news: Mailbox[Answer | EngineBuilt | Future[None]] = Mailbox()
         """Answers in any order, what the worker runs, and the end of the connection for good."""
         self._config = config
-        self._keys = keys
-        self._server = server
+        self._dial = Dial(
+            address=config.address, keys=keys, server=server, silence_s=config.silence_s
+        )
         self._hello = hello
         self._asked: Mailbox[Asked | None] = Mailbox()
         self._waiting = FairQueue[Asked]()
@@ -147,11 +139,13 @@ class Uplink:
         pause_s = _FIRST_PAUSE_S
         try:
             while True:
-                connection = _Connection(context, self._config, self._keys, self._server)
+                connection = self._dialled(context)
                 try:
                     connection.send(encode(self._hello))
                     self._serve(connection)
                     return
+                except Gone as gone:
+                    self._note(self._lost(gone))
                 except _Lost as lost:
                     self._note(lost)
                 finally:
@@ -162,11 +156,18 @@ class Uplink:
         finally:
             context.term()
 
-    def _serve(self, connection: "_Connection") -> None:
+    def _dialled(self, context: zmq.Context[zmq.Socket[bytes]]) -> Dialled:
+        try:
+            return Dialled(context, self._dial)
+        except zmq.ZMQError as error:
+            raise StageError(f"{self.address}: cannot connect ({error})") from None
+
+    def _serve(self, connection: Dialled) -> None:
         """Ask and listen over one connection until the stage is done.
 
         Raises:
-            _Lost: the connection is.
+            Gone: the connection is.
+            _Lost: it is silent, or the worker wants us later.
             StageError: the worker does not want us.
         """
         self._credits, self._answered = 0, False
@@ -174,11 +175,14 @@ class Uplink:
         for asked in reversed(self._sent.values()):
             self._waiting.put_back(asked.stream, asked)
         self._sent.clear()
+        look_s = _LOOK * min(self._config.silence_s, self._config.timeout_s)
+        heard_s = time.monotonic()
         while True:
-            connection.wait(self._asked.fileno())
-            for parts in connection.receive():
+            messages = connection.receive(look_s, wake=self._asked.fileno())
+            for parts in messages:
                 self._hear(parts)
-            connection.check(self._patience_s())
+            heard_s = time.monotonic() if messages else heard_s
+            self._check_silence(connection, time.monotonic() - heard_s)
             if not self._collect():
                 connection.send(encode(Bye()))
                 return
@@ -196,7 +200,7 @@ class Uplink:
         for asked in self._waiting.remove(late):
             self.news.put(Answer(asked.number, None))
 
-    def _send(self, connection: "_Connection", asked: Asked) -> None:
+    def _send(self, connection: Dialled, asked: Asked) -> None:
         self._check_size(asked)
         fresh_ns = asked.late_ns and max(0, asked.late_ns - time.monotonic_ns())
         look = Look(
@@ -209,6 +213,21 @@ class Uplink:
         )
         self._sent[asked.number] = asked
         connection.send(encode(look), asked.pixels)
+
+    def _check_silence(self, connection: Dialled, silent_s: float) -> None:
+        """Give up on a worker from which nothing comes.
+
+        Raises:
+            _Lost: nothing came for too long.
+        """
+        if silent_s < self._patience_s():
+            return
+        if connection.stands:
+            raise _Lost(f"silent for {silent_s:.1f} s (remote.silence_s)")
+        raise _Lost(
+            "no answer from there",
+            cure="see that the address is right and that no firewall is between",
+        )
 
     def _patience_s(self) -> float:
         """How long the worker may be silent."""
@@ -281,6 +300,33 @@ class Uplink:
                 "or choose a smaller model.image_size or fewer slices"
             )
 
+    def _lost(self, gone: Gone) -> _Lost:
+        """What became of a connection, in words.
+
+        Raises:
+            StageError: the worker refused our key.
+        """
+        match gone.cause:
+            case "key-refused":
+                mine = self._config.key.with_suffix(PUBLIC_SUFFIX).name
+                raise StageError(
+                    f"{self.address}: refused our key {self._dial.keys.public.hex()}; copy {mine} "
+                    "into the worker's --allow folder"
+                )
+            case "handshake":
+                return _Lost(
+                    "broke off the handshake, so it has another key than "
+                    f"{self._config.server_key} (remote.server_key) or is no worker",
+                    cure="copy the .pub file of the worker's --key here",
+                    snubbed=True,
+                )
+            case "nobody":
+                return _Lost(
+                    "nobody listens there",
+                    cure=f"start it with: sightline worker --listen {self.address}",
+                )
+        return _Lost("the connection broke")
+
     def _note(self, lost: _Lost) -> None:
         """Decide whether to try again.
 
@@ -309,116 +355,3 @@ class Uplink:
         if not self._told:
             self._told = True
             logger.warning("%s: %s; trying again for %g s", self.address, lost, timeout_s)
-
-
-class _Connection:
-    """One try."""
-
-    def __init__(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        config: RemoteConfig,
-        keys: Keys,
-        server: bytes,
-    ) -> None:
-        self._config = config
-        self._public = keys.public.hex()
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.setsockopt(zmq.RCVHWM, 0)
-        self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        self._socket.setsockopt(zmq.IPV6, int("[" in config.address))
-        self._socket.setsockopt(zmq.CONNECT_TIMEOUT, round(config.silence_s * 1000))
-        secure(self._socket, keys, server)
-        watch_over(self._socket, config.silence_s)
-        self._monitor = self._socket.get_monitor_socket(_EVENTS)
-        self._connected = self._shook_hands = False
-        self._heard_s = time.monotonic()
-        try:
-            self._socket.connect(config.address)
-        except zmq.ZMQError as error:
-            self.close()
-            raise StageError(f"{config.address}: cannot connect ({error})") from None
-
-    def wait(self, also: int) -> None:
-        """Wait until something happens, or it is time to look."""
-        look_ms = round(min(self._config.silence_s, self._config.timeout_s) * 250)
-        ends: list[zmq.Socket[bytes] | int] = [self._socket, self._monitor, also]
-        zmq.zmq_poll([(end, zmq.POLLIN) for end in ends], look_ms)
-
-    def receive(self) -> "Sequence[list[bytes]]":
-        """What has come, without waiting."""
-        messages = []
-        while self._socket.poll(0):
-            messages.append(self._socket.recv_multipart(zmq.NOBLOCK))
-            self._heard_s = time.monotonic()
-        return messages
-
-    def send(self, header: bytes, *pixels: memoryview) -> None:
-        """Send a message without a copy of its pixels.
-
-        Raises:
-            _Lost: the connection is.
-        """
-        try:
-            self._socket.send_multipart((header, *pixels), zmq.NOBLOCK, copy=not pixels)
-        except zmq.Again:
-            raise _Lost("the connection broke") from None
-
-    def check(self, patience_s: float) -> None:
-        """Look at what became of the connection.
-
-        Raises:
-            _Lost: it is gone.
-            StageError: the worker refused our key.
-        """
-        while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
-            self._handle(zmq.Event(event["event"]), event["value"])
-        silent_s = time.monotonic() - self._heard_s
-        if silent_s >= patience_s:
-            if self._shook_hands:
-                raise _Lost(f"silent for {silent_s:.1f} s (remote.silence_s)")
-            raise _Lost(
-                "no answer from there",
-                cure="see that the address is right and that no firewall is between",
-            )
-
-    def close(self) -> None:
-        """Close the socket and its monitor."""
-        self._socket.disable_monitor()
-        self._monitor.close(linger=0)
-        self._socket.close()
-
-    def _handle(self, event: zmq.Event, value: int) -> None:
-        match event:
-            case zmq.Event.CONNECTED:
-                self._connected = True
-            case zmq.Event.HANDSHAKE_SUCCEEDED:
-                self._shook_hands = True
-            case zmq.Event.HANDSHAKE_FAILED_AUTH if value == _REFUSED:
-                mine = self._config.key.with_suffix(PUBLIC_SUFFIX).name
-                raise StageError(
-                    f"{self._config.address}: refused our key {self._public}; copy {mine} into "
-                    "the worker's --allow folder"
-                )
-            case zmq.Event.DISCONNECTED if self._shook_hands:
-                raise _Lost("the connection broke")
-            case (
-                zmq.Event.HANDSHAKE_FAILED_AUTH
-                | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-                | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
-                | zmq.Event.DISCONNECTED
-            ):
-                raise _Lost(
-                    "broke off the handshake, so it has another key than "
-                    f"{self._config.server_key} (remote.server_key) or is no worker",
-                    cure="copy the .pub file of the worker's --key here",
-                    snubbed=True,
-                )
-            case zmq.Event.CLOSED if not self._connected:
-                raise _Lost(
-                    "nobody listens there",
-                    cure=f"start it with: sightline worker --listen {self._config.address}",
-                )

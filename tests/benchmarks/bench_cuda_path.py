@@ -4,10 +4,11 @@
     python tests/benchmarks/bench_cuda_path.py --weights t.safetensors --decoded frames.npz
 
 With a clip: frames a second of 1, 4 and 8 files side by side, tracks only, then the most cameras
-that play it whose tracks are there within a time. With decoded pictures, NV12 arrays `rows W` in an
-.npz, nothing is decoded or tracked, and PyAV is not needed: the pictures are put into slots as
-decoders do, at a rate or as fast as slots come free. Engine, batches, suppression and credits are
-the pipeline's own.
+that play it whose tracks are there within a time. With `--decode nvdec` all of it twice: first with
+pictures that come to the host and go back, then with pictures that stay where they were decoded.
+With decoded pictures, NV12 arrays `rows W` in an .npz, nothing is decoded or tracked, and PyAV is
+not needed: the pictures are put into slots as decoders do, at a rate or as fast as slots come free.
+Engine, batches, suppression and credits are the pipeline's own.
 
 How busy the GPU is comes from `nvidia-smi`; how busy a thread of Python is, from its own counts.
 With a GPU this has never run; `--engine` names another to try the program with.
@@ -22,12 +23,14 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import zmq
@@ -37,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # called by its path
 from model.card import read_card
 from model.config import ModelConfig, Suppression
 from model.cuda.coded import Coded
+from model.cuda.device import Event
 from model.engines import build_engine
 from model.engines.build import choose_engine
 from model.engines.contract import Takes
@@ -52,6 +56,7 @@ from pipeline.stages.infer import Infer
 from pipeline.stages.suppress import Suppress
 from pipeline.topology import Addresses, Graph, Link, Stage
 from pipeline.transport.control import Close, EngineBuilt, Failed, Finished
+from pipeline.transport.devicepool import DevicePools
 from pipeline.transport.memory import PoolDesk, Pools
 from pipeline.transport.ports import Ports
 from pipeline.trunk import Trunk
@@ -72,6 +77,7 @@ def main() -> None:
     what.add_argument("--clip", type=Path)
     what.add_argument("--decoded", type=Path)
     parser.add_argument("--engine", default="cuda")
+    parser.add_argument("--decode", choices=["cpu", "nvdec"], default="cpu")
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--files", type=int, nargs="*", default=[1, 4, 8])
     parser.add_argument("--streams", type=int, nargs="*", default=[8, 32])
@@ -84,9 +90,42 @@ def main() -> None:
 
 
 def of_clip(options: argparse.Namespace) -> dict[str, Any]:
-    """Files, then cameras."""
-    from pipeline.bench.streams import most_streams
+    """Files, then cameras, once for each way that pictures may go."""
     from pipeline.bench.surroundings import surroundings
+
+    if options.decode == "cpu":
+        return {**surroundings(), **_of_clip(options)}
+    with _by_the_host():
+        host = _of_clip(options)
+    with _counting() as stayed:
+        device = _of_clip(options)
+    return {**surroundings(), "by the host": host, "on the device": {**device, **stayed}}
+
+
+@contextmanager
+def _by_the_host() -> Iterator[None]:
+    """Within it, no decoder hears of an engine that reads pictures on the GPU."""
+    with patch.object(DevicePools, "offer"):
+        yield
+
+
+@contextmanager
+def _counting() -> Iterator[Counter[str]]:
+    """Counts within it how many pictures really stayed on the GPU."""
+    from pipeline.decoding.surface import Surface
+
+    stayed, copy_to = Counter(stayed=0), Surface.copy_to
+
+    def counted(surface: Surface, coded: Coded, address: int) -> Event:
+        stayed["stayed"] += 1
+        return copy_to(surface, coded, address)
+
+    with patch.object(Surface, "copy_to", counted):
+        yield stayed
+
+
+def _of_clip(options: argparse.Namespace) -> dict[str, Any]:
+    from pipeline.bench.streams import most_streams
     from pipeline.decoding.inputs import find_sources
 
     (source,) = find_sources([str(options.clip)])
@@ -101,14 +140,14 @@ def of_clip(options: argparse.Namespace) -> dict[str, Any]:
             max_latency_s=options.max_latency,
             seconds=options.seconds,
         )
-    return {**surroundings(), "files": files, "streams": streams}
+    return {"files": files, "streams": streams}
 
 
 def _config(options: argparse.Namespace, **more: Any) -> PipelineConfig:
     model = ModelConfig(
         weights=options.weights, engine=options.engine, image_size=options.image_size
     )
-    return PipelineConfig(model=model, **more)
+    return PipelineConfig(model=model, gpu=GpuConfig(decode=options.decode), **more)
 
 
 def _files(config: PipelineConfig, options: argparse.Namespace, count: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ One takes canvases and gives predictions; the other takes pictures as decoders m
 batches, and gives boxes. On the same clip both find the same.
 """
 
+import ctypes
 import random
 import threading
 import time
@@ -11,17 +12,20 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 from PIL import Image
 
-from model.cuda.coded import FORMATS, CodedPicture
+from model.cuda.coded import FORMATS, CodedPicture, DeviceArray
 from model.cuda.plan import GpuWanted
 from model.engines.found import write_found
 from model.suppression import suppress
 from tests.pipeline.scenes import CLASSES
+
+if TYPE_CHECKING:
+    from tests.model.cuda.host_device import HostDevice
 
 BITS = 8
 ANCHORS = 12
@@ -67,12 +71,10 @@ def number_of_canvas(canvas: np.ndarray) -> int:
     return _number(lambda place: canvas[height // 2, (2 * place + 1) * width // (2 * BITS), 0])
 
 
-def number_of_coded(picture: CodedPicture) -> int:
+def number_of_coded(picture: CodedPicture, pixels: np.ndarray) -> int:
     """What a picture shows that is as its decoder made it."""
-    coded, pixels = picture.coded, picture.pixels
-    assert isinstance(pixels, np.ndarray)
+    coded = picture.coded
     assert pixels.nbytes == coded.num_bytes
-    assert not pixels.flags.writeable
     height, width = coded.coded_hw
     layout = FORMATS[coded.pixel_format]
     first = layout.components[0]
@@ -163,12 +165,21 @@ class PlannedGpu:
     takes, gives = "coded", "boxes"
 
     def __init__(
-        self, image_hw: tuple[int, int], looks: int, wanted: GpuWanted, batch_s: float = 0.004
+        self,
+        image_hw: tuple[int, int],
+        looks: int,
+        wanted: GpuWanted,
+        batch_s: float = 0.004,
+        device: "HostDevice | None" = None,
     ) -> None:
         self.input_shape = (looks, *image_hw, 3)
         self.output_shape = (looks, 1 + wanted.suppression.max_boxes, 6)
         self.num_requests = wanted.in_flight * max(wanted.batch_sizes) // looks
         self.host_memory = NOTED
+        self.device = device
+        self.num_read_there = 0
+        """Pictures so far that lay on the device."""
+        self._stream = None if device is None else device.stream()
         self.seen: list[int] = []
         """Numbers of the pictures that were looked at."""
         self.batches: list[int] = []
@@ -198,11 +209,10 @@ class PlannedGpu:
         assert isinstance(images, CodedPicture)
         assert len(images.regions) == self.input_shape[0]
         assert self.has_room
-        assert isinstance(images.pixels, np.ndarray)
-        NOTED.num_missed += not NOTED.holds(images.pixels)
+        read = self._reading(images.pixels)
 
         def finish() -> None:
-            number = number_of_coded(images)
+            number = number_of_coded(images, read())
             self.seen.append(number)
             write_found(list(self._found(number)), predictions)
             on_done(None)
@@ -217,6 +227,34 @@ class PlannedGpu:
             self._batches.put(False)
         for thread in threads:
             thread.join()
+
+    def _reading(self, pixels: np.ndarray | DeviceArray) -> Callable[[], np.ndarray]:
+        """Begin to read a picture; what is returned waits for the end of that."""
+        if isinstance(pixels, np.ndarray):
+            assert not pixels.flags.writeable
+            NOTED.num_missed += not NOTED.holds(pixels)
+            return lambda: pixels
+        assert self.device is not None
+        assert pixels.ready is not None
+        assert pixels.lender is not None
+        self.num_read_there += 1
+        there = np.empty(pixels.num_bytes, np.uint8)
+        address = pixels.address
+
+        def read() -> None:
+            ctypes.memmove(there.ctypes.data, address, there.nbytes)
+
+        self._stream.wait(pixels.ready)
+        self.device.put(self._stream, read)
+        ended = self.device.event()
+        ended.record(self._stream)
+        pixels.lender.read_until(ended)
+
+        def wait() -> np.ndarray:
+            ended.synchronize()
+            return there
+
+        return wait
 
     def _found(self, number: int) -> Iterator[Any]:
         for rows in planned(number, self.input_shape[0]):

@@ -5,9 +5,10 @@ What it finds in a clip is held against what the same network finds in canvases.
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -18,15 +19,21 @@ from model.cuda.engine import CudaEngine
 from model.cuda.plan import EnginePlan, GpuWanted
 from pipeline.cameras import CameraConfig
 from pipeline.config import GpuConfig, OutputConfig, PipelineConfig, SlicesConfig, TrackingConfig
+from pipeline.decoding import hardware
 from pipeline.decoding.inputs import Source
 from pipeline.job import Job
-from tests.model.cuda.fake_network import CELL, FakeNetwork
+from pipeline.transport.devicepool import DevicePools
+from pipeline.transport.memory import PoolDesk, Pools
+from tests.model.cuda.fake_network import CELL, FakeNetwork, make_picture
 from tests.model.cuda.host_device import HostDevice
 from tests.model.cuda.host_kernels import build_host
+from tests.model.cuda.serving import Asked
+from tests.pipeline.decoding.played_nvdec import PlayedNvdec
 from tests.pipeline.scenes import make_card_file, read_jsonl
 
 WIDTH, HEIGHT, SIDE = 512, 320, 4 * CELL
 NUM_FRAMES = 3
+WINDOW = 2
 BATCH = 5
 CLASSES = ("red", "green", "blue")
 
@@ -43,13 +50,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_squares(tmp_path_factory.mktemp("clip") / "yard.mp4", NUM_FRAMES)
+
+
+def make_squares(path: Path, num_frames: int) -> Path:
     """Coloured squares so far apart that no cell of a canvas sees two."""
-    path = tmp_path_factory.mktemp("clip") / "yard.mp4"
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=Fraction(25))
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         video.options = {"preset": "ultrafast", "crf": "4", "g": "4"}
-        for number in range(NUM_FRAMES):
+        for number in range(num_frames):
             picture = np.full((HEIGHT, WIDTH, 3), 20, np.uint8)
             for colour in range(3):
                 left, top = SIDE * (number + colour), (SIDE + 2 * CELL) * colour
@@ -104,28 +114,28 @@ class OnDevice:
             canvas_hw=image_hw,
             looks=batch,
             number_format="f32",
-            how="auto",
-            batch_sizes=gpu.batch_sizes,
-            in_flight=gpu.in_flight,
-            window_ms=gpu.window_ms,
-            file_batch=gpu.file_batch,
-            arena_mib=gpu.arena_mib,
-            suppression=gpu.suppression,
-            class_ids=gpu.class_ids,
+            gpu=gpu,
         )
         self.built.append(CudaEngine(plan, self.device, FakeNetwork))
         return self.built[-1]
 
 
 def boxes(
-    weights: Path, folder: Path, clip: Path, camera: CameraConfig, slices: SlicesConfig | None
+    weights: Path,
+    folder: Path,
+    clip: Path,
+    camera: CameraConfig,
+    slices: SlicesConfig | None,
+    *,
+    decode: Literal["nvdec", "cpu"] = "cpu",
 ) -> list[np.ndarray]:
     """What is found in each frame: left, top, right, bottom, and a thousand a class number."""
     config = PipelineConfig(
         model=ModelConfig(weights=weights, image_size=256),
         suppression=Suppression(max_iou=0.9),
         tracking=TrackingConfig(kind="none"),
-        gpu=GpuConfig(batch_sizes=(BATCH,), file_batch=BATCH, arena_mib=8),
+        gpu=GpuConfig(batch_sizes=(BATCH,), file_batch=BATCH, arena_mib=8, decode=decode),
+        window=WINDOW,
         slices=slices,
         output=OutputConfig(directory=folder),
     )
@@ -176,3 +186,75 @@ def test_what_the_gpu_finds_in_planes_is_what_the_processor_finds_in_canvases(
         # a score near the limit may fall on either side of it
         assert (apart.min(axis=0) < 0.5).mean() > 0.9
         assert (apart.min(axis=1) < 0.5).mean() > 0.9
+
+
+def test_what_stays_on_the_gpu_is_found_as_what_comes_to_the_host_and_goes_back(
+    library: ctypes.CDLL, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoder and engine on one device; to the bit, but for those before the engine was built."""
+    clip = make_squares(tmp_path / "yard.mp4", 5)
+    camera, slices = CASES["turned, in part, by slices"]
+    monkeypatch.setattr("pipeline.engines.choose_engine", lambda *_: "cuda")
+    monkeypatch.setattr(hardware, "HWAccel", lambda *_, **__: None)
+    found, copied = [], []
+    for stays in (False, True):
+        machine = OnDevice(library)
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.job.build_engine", machine)
+            patch.setattr(
+                hardware,
+                "open_on_device",
+                lambda parameters, _, machine=machine: PlayedNvdec(parameters, machine.device),
+            )
+            if not stays:
+                patch.setattr(DevicePools, "offer", lambda *_: None)
+            folder = tmp_path / str(stays)
+            found.append(boxes(weights, folder, clip, camera, slices, decode="nvdec"))
+        copied.append(len(machine.device.copied_rows))
+    np.testing.assert_equal(found[0], found[1])
+    assert min(map(len, found[0])) >= 3
+    assert copied[0] == 0
+    assert copied[1] >= 2 * (5 - WINDOW - 1)  # planes, of all that were not decoded by then
+
+
+def test_a_slot_that_a_batch_may_still_read_is_not_written_again(
+    library: ctypes.CDLL, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request has ended, as the device hangs, and its frame is acknowledged."""
+    monkeypatch.setattr("model.cuda.engine.HANG_S", 0.2)
+    wanted = GpuWanted(
+        device=0,
+        batch_sizes=(1,),
+        in_flight=1,
+        window_ms=0,
+        file_batch=1,
+        arena_mib=1,
+        suppression=Suppression(),
+        class_ids=None,
+    )
+    machine = OnDevice(library)
+    device = machine.device
+    engine = machine(ModelConfig(weights=weights), image_hw=(32, 96), batch=1, gpu=wanted)
+    picture = make_picture(seed=1)
+    desk = PoolDesk()
+    pools = Pools(desk)
+    pool = pools.gpu.create(device, "yard/surfaces", picture.coded.num_bytes, 1)
+    lease = pool.lease()
+    assert lease is not None
+    written = device.event()
+    written.record(device.stream())
+    lease.written(written)
+    lease.publish(1)
+    device.hold()
+    asked = Asked(engine, replace(picture, pixels=pools.pixels(lease.slot)))
+    assert "has not ended a batch" in str(asked.failure())
+    lease.release(0)
+    monkeypatch.setattr(device, "go_on", lambda: False)  # which asking for an event would have done
+    assert pool.lease() is None
+    monkeypatch.undo()
+    device.release()
+    engine.close()
+    for _ in range(1000):
+        device.go_on()
+    assert pool.lease() is not None
+    desk.close()

@@ -78,6 +78,26 @@ def test_what_is_deployed_is_the_average_of_the_main_branch(data: Path) -> None:
     assert not any("auxiliary" in name for name in deployed.state_dict())
 
 
+def test_the_best_weights_so_far_can_be_run_while_a_training_goes_on(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "write_results", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tiny())
+    weights = data.parent / "run" / loop.WEIGHTS
+    kept, _ = load_guided(weights.parent / loop.BEST)
+    deployed, card = load_detector(weights)
+    assert card.trained is not None
+    assert card.trained.epoch == 0
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = kept.detector.eval()(image)
+        assert float((deployed(image) - expected).abs().max()) < 1e-2
+
+
 @pytest.fixture
 def updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Batches of each update."""

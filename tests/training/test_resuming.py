@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from model.errors import ConfigError, WeightsError
 from tests.training.trainings import tiny, write_data
 from training.checkpoints import NAME, read_checkpoint
-from training.job import WEIGHTS, train
+from training.job import train
+from training.loop import WEIGHTS
 from training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]

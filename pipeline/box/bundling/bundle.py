@@ -17,8 +17,9 @@ from pipeline.box.manifest import (
     describe_files,
     write_manifest,
 )
-from pipeline.box.signing import PUBLIC_SUFFIX, sign_bundle
+from pipeline.box.signing import sign_bundle
 from pipeline.errors import BundleRefused
+from pipeline.keyfiles import PUBLIC_SUFFIX
 
 SOURCE: Final = Path(__file__).parents[3]
 """The checkout; an installed package has no scripts to bundle."""

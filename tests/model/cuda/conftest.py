@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.config import Suppression
-from model.cuda.plan import EnginePlan
+from model.cuda.plan import EnginePlan, GpuWanted
 from tests.model.cuda.host_kernels import HostMachine, build_host
 from tests.model.cuda.kernels import Kernels
 
@@ -44,12 +44,15 @@ def plan(weights: Path) -> EnginePlan:
         canvas_hw=(32, 96),
         looks=1,
         number_format="f32",
-        how="auto",
-        batch_sizes=(1, 2, 4),
-        in_flight=2,
-        window_ms=0.0,
-        file_batch=2,
-        arena_mib=1,
-        suppression=Suppression(min_score=0.3, max_iou=0.3, max_boxes=20),
-        class_ids=None,
+        gpu=GpuWanted(
+            device=0,
+            how="auto",
+            batch_sizes=(1, 2, 4),
+            in_flight=2,
+            window_ms=0.0,
+            file_batch=2,
+            arena_mib=1,
+            suppression=Suppression(min_score=0.3, max_iou=0.3, max_boxes=20),
+            class_ids=None,
+        ),
     )

@@ -26,7 +26,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model.cuda.device import KernelName, OutOfDeviceMemory
+from model.cuda.device import KernelName, OutOfDeviceMemory, Rows
 from model.errors import EngineError
 from tests.model.cuda.host_kernels import Dimensions, aligned_copy, launch
 
@@ -127,6 +127,8 @@ class HostDevice:
         """What was done, with the blocks it was done in."""
         self.registered: dict[int, int] = {}
         self.refuses_to_register = False
+        self.copied_rows: list[tuple[int, int]] = []
+        """The shapes of what was copied so far by rows."""
         self.refuses_work = False
         self.launches_left: int | None = None
         """Before it breaks; None if it does not."""
@@ -196,6 +198,14 @@ class HostDevice:
 
     def copy_out(self, to: int, source: int, num_bytes: int, stream: HostStream) -> None:
         self.put(stream, partial(self._copy, to, source, num_bytes, device=source, host=to))
+
+    def copy_rows(self, to: Rows, source: Rows, shape: tuple[int, int], stream: HostStream) -> None:
+        self.put(stream, partial(self._copy_rows, to, source, shape, to_host=False))
+
+    def copy_rows_out(
+        self, to: Rows, source: Rows, shape: tuple[int, int], stream: HostStream
+    ) -> None:
+        self.put(stream, partial(self._copy_rows, to, source, shape, to_host=True))
 
     def launch(
         self,
@@ -295,6 +305,18 @@ class HostDevice:
         pinned = {each.ctypes.data: each.nbytes for each in self._pinned}
         assert _holds(self.registered | pinned, host, num_bytes), "a copy of pageable memory"
         ctypes.memmove(to, source, num_bytes)
+
+    def _copy_rows(self, to: Rows, source: Rows, shape: tuple[int, int], *, to_host: bool) -> None:
+        num_rows, row_bytes = shape
+        assert row_bytes <= min(to.pitch, source.pitch), "rows lie on each other"
+        pinned = {each.ctypes.data: each.nbytes for each in self._pinned}
+        for rows, spans in ((to, pinned if to_host else self._spans), (source, self._spans)):
+            num_bytes = (num_rows - 1) * rows.pitch + row_bytes
+            assert _holds(spans, rows.address, num_bytes), "a copy of rows misses its memory"
+        for row in range(num_rows):
+            first, second = to.address + row * to.pitch, source.address + row * source.pitch
+            ctypes.memmove(first, second, row_bytes)
+        self.copied_rows.append(shape)
 
     def _launch(
         self,

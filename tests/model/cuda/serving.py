@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,11 @@ from tests.model.cuda.fake_network import FakeNetwork
 from tests.model.cuda.host_device import HostDevice
 
 WAIT_S = 20
+
+
+def wanting(plan: EnginePlan, **changes: Any) -> EnginePlan:
+    """The engine of a plan, but otherwise asked for in some respects."""
+    return replace(plan, gpu=replace(plan.gpu, **changes))
 
 
 @contextmanager
@@ -82,7 +88,7 @@ def infer_alone(
     plan: EnginePlan, library: ctypes.CDLL, pictures: Sequence[CodedPicture]
 ) -> list[np.ndarray]:
     """The results of pictures that are looked at one after the other."""
-    alone = replace(plan, batch_sizes=(1,), in_flight=1)
+    alone = wanting(plan, batch_sizes=(1,), in_flight=1)
     with serving(alone, HostDevice(library)) as engine:
         return [Asked(engine, each).result() for each in pictures]
 

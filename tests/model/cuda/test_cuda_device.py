@@ -17,7 +17,7 @@ import torch
 
 from model.cuda import cuda_device
 from model.cuda.cuda_device import CudaDevice, CudaStream, open_device, translated
-from model.cuda.device import OutOfDeviceMemory
+from model.cuda.device import OutOfDeviceMemory, Rows
 from model.cuda.source import ARGUMENTS
 from model.errors import EngineError
 
@@ -32,9 +32,12 @@ class FakeCupy:
         self.refused_flags: tuple[int, ...] = ()
         self.refused_kernel = False
         self.unregistered: list[int] = []
+        self.copied: list[tuple[int, ...]] = []
+        self.refused_copy = False
         runtime = SimpleNamespace(
             hostRegister=self._register,
             hostUnregister=self.unregistered.append,
+            memcpy2DAsync=self._copy_rows,
             CUDARuntimeError=RuntimeError,
         )
         self.cuda = SimpleNamespace(
@@ -57,6 +60,11 @@ class FakeCupy:
         if self.refused_kernel:
             raise ArithmeticError(f"{name}(7): error: expected a semicolon\nand more")
         return lambda *how: self.launched.append((name, *how))
+
+    def _copy_rows(self, *places: int) -> None:
+        if self.refused_copy:
+            raise RuntimeError("cudaErrorInvalidPitchValue: invalid pitch argument\nand more")
+        self.copied.append(places)
 
     def _register(self, address: int, num_bytes: int, flags: int) -> None:
         assert address
@@ -126,6 +134,20 @@ def test_a_kernel_that_does_not_compile_is_told_in_one_line(cupy: FakeCupy) -> N
     said = r"cuda: letterbox_batch does not compile here: .*expected a semicolon$"
     with pytest.raises(EngineError, match=said):
         CudaDevice().launch("letterbox_batch", (1, 1, 1), (32, 8, 1), LETTERBOX, STREAM, OUT=1)
+
+
+def test_rows_are_copied_from_pitch_to_pitch(cupy: FakeCupy) -> None:
+    """As CuPy has it: to, pitch, from, pitch, bytes of a row, rows, kind of copy, stream."""
+    device, to, source = CudaDevice(), Rows(1 << 40, 320), Rows(2 << 40, 512)
+    device.copy_rows(to, source, (192, 300), STREAM)
+    device.copy_rows_out(to, source, (12, 320), STREAM)
+    assert cupy.copied == [
+        (1 << 40, 320, 2 << 40, 512, 300, 192, 3, 7),
+        (1 << 40, 320, 2 << 40, 512, 320, 12, 2, 7),
+    ]
+    cupy.refused_copy = True
+    with pytest.raises(EngineError, match=r"^cuda: copying 192 rows: .*invalid pitch argument$"):
+        device.copy_rows(to, source, (192, 300), STREAM)
 
 
 @pytest.mark.parametrize(

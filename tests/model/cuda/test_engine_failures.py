@@ -4,7 +4,9 @@
 import ctypes
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from model.cuda.plan import EnginePlan, NetworkPlan
 from model.errors import EngineError
 from tests.model.cuda.fake_network import FakeNetwork, make_canvases, make_picture
 from tests.model.cuda.host_device import HostDevice
-from tests.model.cuda.serving import Asked, ask_all, infer_alone, serving, wait_until
+from tests.model.cuda.serving import Asked, ask_all, infer_alone, serving, wait_until, wanting
 
 ENOUGH = 8 << 20
 
@@ -28,7 +30,7 @@ def test_a_size_that_finds_no_memory_is_left_out_and_named(
     plan: EnginePlan, library: ctypes.CDLL, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And what was taken for it is given back before the rest is built."""
-    wide = replace(plan, batch_sizes=(1, 2, 64), arena_mib=1)
+    wide = wanting(plan, batch_sizes=(1, 2, 64), arena_mib=1)
     pictures = [make_picture(seed=each) for each in range(3)]
     device = HostDevice(library, room_bytes=ENOUGH)
     with caplog.at_level(logging.WARNING), serving(wide, device) as engine:
@@ -56,7 +58,7 @@ def test_a_size_below_the_looks_of_a_frame_is_no_way_out(
 ) -> None:
     device = HostDevice(library, room_bytes=ENOUGH)
     with pytest.raises(EngineError, match="no memory for a batch of 3 on 96x32"):
-        CudaEngine(replace(plan, batch_sizes=(1, 2, 64), looks=3), device, FakeNetwork)
+        CudaEngine(wanting(replace(plan, looks=3), batch_sizes=(1, 2, 64)), device, FakeNetwork)
 
 
 def test_a_network_that_finds_no_memory_is_left_out(
@@ -76,18 +78,27 @@ def test_a_network_that_finds_no_memory_is_left_out(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changed", "said"),
     [
-        ({"looks": 17}, "gpu.batch_sizes: the 17 looks at a frame go into one batch, of 4 at most"),
-        ({"suppression": Suppression(multi_label=True)}, "suppression.multi_label: engine cuda"),
-        ({"suppression": Suppression(max_boxes=9999)}, "suppression.max_boxes: engine cuda keeps"),
+        (
+            lambda plan: replace(plan, looks=17),
+            "gpu.batch_sizes: the 17 looks at a frame go into one batch, of 4 at most",
+        ),
+        (
+            partial(wanting, suppression=Suppression(multi_label=True)),
+            "suppression.multi_label: engine cuda",
+        ),
+        (
+            partial(wanting, suppression=Suppression(max_boxes=9999)),
+            "suppression.max_boxes: engine cuda keeps",
+        ),
     ],
 )
 def test_what_it_cannot_do_is_refused_before_anything_is_built(
-    plan: EnginePlan, changes: dict[str, object], said: str
+    plan: EnginePlan, changed: Callable[[EnginePlan], EnginePlan], said: str
 ) -> None:
     with pytest.raises(EngineError, match=said):
-        CudaEngine(replace(plan, **changes), HostDevice(None), FakeNetwork)
+        CudaEngine(changed(plan), HostDevice(None), FakeNetwork)
 
 
 @pytest.mark.parametrize("launches", [0, 1, 3])
@@ -117,7 +128,7 @@ def test_a_device_that_takes_no_work_ends_every_request_once(
     plan: EnginePlan, library: ctypes.CDLL
 ) -> None:
     device = HostDevice(library)
-    with serving(replace(plan, in_flight=1), device) as engine:
+    with serving(wanting(plan, in_flight=1), device) as engine:
         device.hold()
         (slot,) = engine._idle
         (begun,) = ask_all(engine, [make_picture(seed=1)])
@@ -155,7 +166,7 @@ def test_a_result_of_another_batch_is_an_error_and_no_box(
 ) -> None:
     """As where a slot is filled again before its batch has ended."""
     device = HostDevice(library)
-    with serving(replace(plan, in_flight=1), device) as engine:
+    with serving(wanting(plan, in_flight=1), device) as engine:
         (slot,) = engine._idle
         device.hold()
         (asked,) = ask_all(engine, [make_picture(seed=1)])
@@ -186,7 +197,7 @@ def test_closing_ends_what_was_begun(plan: EnginePlan, library: ctypes.CDLL) -> 
     """Though the window of what waits is far from its end; then no thread is left."""
     device = HostDevice(library)
     pictures = [make_picture(seed=each) for each in range(7)]
-    with serving(replace(plan, window_ms=60_000.0), device) as engine:
+    with serving(wanting(plan, window_ms=60_000.0), device) as engine:
         device.hold()
         asked = [Asked(engine, each) for each in pictures]
         closing = [threading.Thread(target=engine.close) for _ in range(2)]

@@ -11,6 +11,7 @@ import pytest
 
 from model.config import Suppression
 from model.cuda import batchslot, compiling
+from model.cuda.coded import DeviceArray
 from model.cuda.engine import CudaEngine
 from model.cuda.hostmemory import HostMemory
 from model.cuda.plan import EnginePlan, Network, NetworkPlan
@@ -22,7 +23,7 @@ from model.parity import make_pictures, run_once
 from model.slicing import Region
 from model.suppression import suppress
 from tests.model.cuda.fake_network import FakeNetwork, make_canvases, make_picture
-from tests.model.cuda.host_device import HostDevice
+from tests.model.cuda.host_device import HostDevice, HostEvent
 from tests.model.cuda.serving import (
     Asked,
     ask_all,
@@ -30,6 +31,7 @@ from tests.model.cuda.serving import (
     infer_alone,
     serving,
     wait_until,
+    wanting,
 )
 
 CANVAS_HW = (32, 96)
@@ -39,7 +41,7 @@ def test_it_finds_what_the_processor_finds(plan: EnginePlan, library: ctypes.CDL
     canvases = make_canvases((2, *CANVAS_HW, 3), seed=1)
     with serving(replace(plan, looks=2), HostDevice(library)) as engine:
         found = read_found(engine.infer(canvases))
-    expected = [suppress(rows, plan.suppression) for rows in FakeNetwork.on_canvases(canvases)]
+    expected = [suppress(rows, plan.gpu.suppression) for rows in FakeNetwork.on_canvases(canvases)]
     assert [len(each) for each in expected] > [3, 3]
     for ours, theirs in zip(found, expected, strict=True):
         same_boxes(ours, theirs)
@@ -57,9 +59,8 @@ def test_a_detector_finds_what_it_finds_by_itself(
     """On 2026-11-22 boxes lay at most 1.4e-4 px and scores 1.7e-6 from its own."""
     pictures = make_pictures((2, 64, 96), seed=1)
     limits = Suppression(min_score=0.3, max_iou=0.5)
-    wanted = replace(
-        plan, looks=2, batch_sizes=(2,), in_flight=1, canvas_hw=(64, 96), suppression=limits
-    )
+    larger = replace(plan, looks=2, canvas_hw=(64, 96))
+    wanted = wanting(larger, batch_sizes=(2,), in_flight=1, suppression=limits)
 
     def compile_network(network_plan: NetworkPlan) -> Network:
         return compiling.compile_network(replace(network_plan, how="eager", device=-1))
@@ -77,7 +78,7 @@ def test_a_detector_finds_what_it_finds_by_itself(
 def test_classes_and_thresholds_are_those_asked_for(plan: EnginePlan, library: ctypes.CDLL) -> None:
     canvases = make_canvases((1, *CANVAS_HW, 3), seed=1)
     limits = Suppression(min_score=0.6, max_iou=0.5, max_boxes=5, class_aware=False)
-    wanted = replace(plan, suppression=limits, class_ids=(2, 0, 99))
+    wanted = wanting(plan, suppression=limits, class_ids=(2, 0, 99))
     with serving(wanted, HostDevice(library)) as engine:
         (found,) = read_found(engine.infer(canvases))
     (rows,) = FakeNetwork.on_canvases(canvases)
@@ -181,7 +182,7 @@ def test_a_missing_wait_is_seen(
     """
     pictures = [make_picture(seed=each) for each in range(3)]
     expected = infer_alone(plan, library, pictures)
-    small = replace(plan, batch_sizes=(1,), file_batch=1)
+    small = wanting(plan, batch_sizes=(1,), file_batch=1)
     is_seen = False
     for seed in range(6 if mutation == "none" else 20):
         device = HostDevice(library, seed=seed)
@@ -203,6 +204,40 @@ def test_a_missing_wait_is_seen(
     assert is_seen == (mutation != "none")
 
 
+class Lent:
+    """Whoever lends pixels, and until when they are read."""
+
+    def __init__(self) -> None:
+        self.until: list[HostEvent] = []
+
+    def read_until(self, event: HostEvent) -> None:
+        self.until.append(event)
+
+
+def test_a_lender_hears_until_when_its_pixels_are_read(
+    plan: EnginePlan, library: ctypes.CDLL
+) -> None:
+    """Before the request ends, and once for each: another batch tells another event."""
+    device = HostDevice(library)
+    with serving(wanting(plan, batch_sizes=(1,)), device) as engine:
+        there, kept = in_device_memory(device, make_picture(seed=3))
+        assert isinstance(there.pixels, DeviceArray)
+        lent = [Lent(), Lent()]
+        pictures = [replace(there, pixels=replace(there.pixels, lender=lender)) for lender in lent]
+        device.hold()
+        asked = ask_all(engine, pictures)
+        wait_until(lambda: all(lender.until for lender in lent))
+        events = [lender.until[0] for lender in lent]
+        assert all(event.mark is not None and not event.mark.happened for event in events)
+        device.release()
+        for each in asked:
+            each.result()
+        assert all(event.mark.happened for event in events)
+        assert [len(lender.until) for lender in lent] == [1, 1]
+        assert events[0] is not events[1]
+    del kept
+
+
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_pixels_that_are_being_written_are_waited_for(
     plan: EnginePlan, library: ctypes.CDLL, forgotten: bool
@@ -212,7 +247,7 @@ def test_pixels_that_are_being_written_are_waited_for(
     right = []
     for seed in range(20 if forgotten else 4):
         device = HostDevice(library, seed=seed)
-        with serving(replace(plan, batch_sizes=(1,)), device) as engine:
+        with serving(wanting(plan, batch_sizes=(1,)), device) as engine:
             there, kept = in_device_memory(device, picture)
             there.pixels.ready.is_forgotten = forgotten
             right.append(np.array_equal(Asked(engine, there).result(), expected))
@@ -230,7 +265,7 @@ def sizes_of(device: HostDevice) -> list[int]:
 def test_requests_of_many_streams_make_one_batch(plan: EnginePlan, library: ctypes.CDLL) -> None:
     """What comes while a batch runs is collected until that ends, not until the window does."""
     device = HostDevice(library)
-    with serving(replace(plan, window_ms=60_000.0), device) as engine:
+    with serving(wanting(plan, window_ms=60_000.0), device) as engine:
         device.launches.clear()
         device.hold()
         (first,) = ask_all(engine, [make_picture(seed=0)])
@@ -245,7 +280,7 @@ def test_a_window_that_has_passed_starts_a_second_batch_beside_the_first(
     plan: EnginePlan, library: ctypes.CDLL
 ) -> None:
     device = HostDevice(library)
-    with serving(replace(plan, window_ms=1.0), device) as engine:
+    with serving(wanting(plan, window_ms=1.0), device) as engine:
         slots = list(engine._idle)
         device.hold()
         for seed in range(2):
@@ -258,7 +293,7 @@ def test_a_slot_is_filled_only_when_its_batch_has_ended(
     plan: EnginePlan, library: ctypes.CDLL
 ) -> None:
     device = HostDevice(library)
-    with serving(replace(plan, in_flight=1, batch_sizes=(1,)), device) as engine:
+    with serving(wanting(plan, in_flight=1, batch_sizes=(1,)), device) as engine:
         (slot,) = engine._idle
         device.hold()
         asked = ask_all(engine, [make_picture(seed=each) for each in range(3)])
@@ -286,7 +321,7 @@ def test_there_is_room_until_a_batch_waits(plan: EnginePlan, library: ctypes.CDL
     """Of cameras, or the smaller one of files, so that neither keeps the other out."""
     for fixed, most in ((True, 2), (False, 4)):
         device = HostDevice(library)
-        with serving(replace(plan, in_flight=1), device) as engine:
+        with serving(wanting(plan, in_flight=1), device) as engine:
             device.hold()
             ask_all(engine, [make_picture(seed=0)])
             waiting = 0
@@ -320,7 +355,7 @@ def test_results_are_the_callers_and_the_end_is_told_once(
 ) -> None:
     canvases, others = (make_canvases((1, *CANVAS_HW, 3), seed=each) for each in (1, 2))
     canvases.setflags(write=False)
-    roomy = replace(plan, suppression=Suppression(max_boxes=30, max_iou=0.2))
+    roomy = wanting(plan, suppression=Suppression(max_boxes=30, max_iou=0.2))
     with serving(roomy, HostDevice(library)) as engine:
         asked = Asked(engine, canvases)
         first = asked.result()

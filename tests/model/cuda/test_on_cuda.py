@@ -14,15 +14,15 @@ import torch
 
 from model.config import Suppression
 from model.cuda.coded import CodedPicture, DeviceArray
-from model.cuda.device import Device
+from model.cuda.device import Device, Rows
 from model.cuda.engine import CudaEngine
 from model.cuda.hostmemory import HostMemory
-from model.cuda.plan import EnginePlan, NetworkKind
+from model.cuda.plan import EnginePlan, GpuWanted, NetworkKind
 from model.engines.found import read_found
 from model.parity import make_pictures, run_once
 from model.suppression import suppress
 from tests.model.cuda.fake_network import make_picture
-from tests.model.cuda.serving import Asked
+from tests.model.cuda.serving import Asked, wanting
 
 pytestmark = pytest.mark.needs_cuda
 
@@ -45,14 +45,17 @@ def large(weights: Path) -> EnginePlan:
         canvas_hw=CANVAS_HW,
         looks=1,
         number_format="f16",
-        how="eager",
-        batch_sizes=(1, 4, 32),
-        in_flight=2,
-        window_ms=2.0,
-        file_batch=4,
-        arena_mib=16,
-        suppression=Suppression(min_score=SHOWN, max_iou=0.5),
-        class_ids=None,
+        gpu=GpuWanted(
+            device=0,
+            how="eager",
+            batch_sizes=(1, 4, 32),
+            in_flight=2,
+            window_ms=2.0,
+            file_batch=4,
+            arena_mib=16,
+            suppression=Suppression(min_score=SHOWN, max_iou=0.5),
+            class_ids=None,
+        ),
     )
 
 
@@ -73,11 +76,12 @@ def test_captured_float32_is_what_the_processor_finds(
     large: EnginePlan, device: Device, weights: Path, how: NetworkKind
 ) -> None:
     pictures = make_pictures((2, *CANVAS_HW), seed=1)
-    exact = replace(large, number_format="f32", how=how, looks=2, batch_sizes=(2,), file_batch=2)
+    exact = replace(large, number_format="f32", looks=2)
+    exact = wanting(exact, how=how, batch_sizes=(2,), file_batch=2)
     with closing(build(exact, device)) as engine:
         found = read_found(engine.infer(pictures))
     for ours, rows in zip(found, run_once(weights, "torch", pictures), strict=True):
-        theirs = suppress(rows, large.suppression)
+        theirs = suppress(rows, large.gpu.suppression)
         np.testing.assert_array_equal(ours.class_id, theirs.class_id)
         np.testing.assert_allclose(ours.xyxy, theirs.xyxy, atol=0.05)
         np.testing.assert_allclose(ours.score, theirs.score, atol=1e-3)
@@ -91,7 +95,7 @@ def test_half_precision_finds_nearly_the_same(
     with closing(build(large, device)) as engine:
         (ours,) = read_found(engine.infer(picture[None]))
     (rows,) = run_once(weights, "torch", picture[None])
-    theirs = suppress(rows, large.suppression)
+    theirs = suppress(rows, large.gpu.suppression)
     sure = theirs[theirs.score > SHOWN + 0.05]
     away = np.abs(sure.xyxy[:, None] - ours.xyxy[None]).max(axis=2)
     nearest = away.argmin(axis=1)
@@ -112,7 +116,7 @@ def test_batch_mates_change_nothing_at_one_size(
     large: EnginePlan, device: Device, size: int
 ) -> None:
     """Neither who they are nor the place among them; this is what files rely on."""
-    with closing(build(replace(large, batch_sizes=(size,), file_batch=size), device)) as engine:
+    with closing(build(wanting(large, batch_sizes=(size,), file_batch=size), device)) as engine:
         pictures = [make_picture(seed=each, picture_hw=(720, 1280)) for each in range(size)]
         alone = [Asked(engine, each).result() for each in pictures]
         for _ in range(3):
@@ -145,10 +149,10 @@ def test_no_operation_makes_the_host_wait(engine: CudaEngine) -> None:
 
 def test_many_batches_side_by_side_give_what_one_gives(large: EnginePlan, device: Device) -> None:
     pictures = [make_picture(seed=each, picture_hw=(720, 1280)) for each in range(64)]
-    one_size = replace(large, batch_sizes=(4,), window_ms=0.0)
-    with closing(build(replace(one_size, in_flight=1), device)) as engine:
+    one_size = wanting(large, batch_sizes=(4,), window_ms=0.0)
+    with closing(build(wanting(one_size, in_flight=1), device)) as engine:
         alone = [Asked(engine, each).result() for each in pictures]
-    with closing(build(replace(one_size, in_flight=4), device)) as engine:
+    with closing(build(wanting(one_size, in_flight=4), device)) as engine:
         for _ in range(5):
             asked = [Asked(engine, each) for each in pictures]
             np.testing.assert_array_equal([each.result() for each in asked], alone)
@@ -182,6 +186,31 @@ def test_pixels_on_the_device_are_waited_for(large: EnginePlan, device: Device) 
             there, kept = _being_written(device, picture)
             np.testing.assert_array_equal(Asked(engine, there).result(), expected)
             del kept
+
+
+def test_rows_are_copied_within_the_device_and_to_the_host(device: Device) -> None:
+    """Between pitches that differ; what lies beside the rows stays as it is."""
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 512), np.uint8)
+    before = device.pinned(pixels.shape, np.dtype(np.uint8))
+    before[:] = pixels
+    there = device.empty(pixels.shape, torch.uint8)
+    slot = device.empty((96, 320), torch.uint8)
+    after = device.pinned((96, 320), np.dtype(np.uint8))
+    few = device.pinned((6, 300), np.dtype(np.uint8))
+    stream, ended = device.stream(), device.event()
+    after[:] = 7
+    device.copy_in(slot.data_ptr(), after.ctypes.data, after.nbytes, stream)
+    device.copy_in(there.data_ptr(), before.ctypes.data, before.nbytes, stream)
+    source = Rows(there.data_ptr(), 512)
+    device.copy_rows(Rows(slot.data_ptr(), 320), source, (96, 300), stream)
+    device.copy_out(after.ctypes.data, slot.data_ptr(), after.nbytes, stream)
+    every = Rows(source.address, 16 * source.pitch)
+    device.copy_rows_out(Rows(few.ctypes.data, 300), every, (6, 300), stream)
+    ended.record(stream)
+    ended.synchronize()
+    np.testing.assert_array_equal(after[:, :300], pixels[:, :300])
+    assert (after[:, 300:] == 7).all()
+    np.testing.assert_array_equal(few, pixels[::16, :300])
 
 
 def test_memory_is_given_back(large: EnginePlan, device: Device) -> None:

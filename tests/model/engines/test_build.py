@@ -128,18 +128,7 @@ def test_engine_cuda_is_told_all_that_was_asked_for(
     ((plan, device),) = built
     assert device == "GPU 1"
     assert plan == EnginePlan(
-        weights=weights,
-        canvas_hw=(64, 96),
-        looks=3,
-        number_format="bf16",
-        how="tensorrt",
-        batch_sizes=(1, 4),
-        in_flight=3,
-        window_ms=2.5,
-        file_batch=4,
-        arena_mib=64,
-        suppression=wanted.suppression,
-        class_ids=(0, 2),
+        weights=weights, canvas_hw=(64, 96), looks=3, number_format="bf16", gpu=wanted
     )
 
 

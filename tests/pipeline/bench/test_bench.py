@@ -2,26 +2,28 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import sightline
 from model.config import ModelConfig
+from model.cuda.plan import GpuWanted
 from model.engines.busy import keep_busy
 from pipeline.bench.share import measure, slow_part, through_pipeline
 from pipeline.bench.streams import most_streams, run_streams
 from pipeline.bench.surroundings import percentile, spread
-from pipeline.config import OutputConfig, PipelineConfig, SourceConfig
+from pipeline.config import GpuConfig, OutputConfig, PipelineConfig, SourceConfig
 from pipeline.decoding.inputs import Source, find_sources
 from pipeline.errors import PipelineError
+from tests.pipeline.planned import NOTED, PlannedGpu, build_planned, make_clip
 from tests.pipeline.scenes import SquareEngine, build_squares, make_card_file, make_scene
 
 
 @pytest.fixture(autouse=True)
 def _squares(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("job", "bench.share", "bench.streams"):
-        monkeypatch.setattr(f"pipeline.{module}.build_engine", build_squares)
+    monkeypatch.setattr("pipeline.job.build_engine", build_squares)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,31 @@ def test_the_share_is_the_rate_over_the_bound_of_the_stages(
     assert pipeline["share_of_bound"]["median"] == pytest.approx(share, abs=0.01)
     assert set(result["stages_ms"]) >= {"source", "decode", "infer", "suppress", "track"}
     assert not (folder / "unused").exists()
+
+
+def test_an_engine_for_a_gpu_is_built_and_asked_as_a_run_does(
+    weights: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[GpuWanted | None, tuple[int, int]]] = []
+
+    def build(config: ModelConfig, *, image_hw: tuple[int, int], **more: Any) -> Any:
+        asked.append((more["gpu"], image_hw))
+        return build_planned(config, image_hw=image_hw, **more)
+
+    monkeypatch.setattr("pipeline.job.build_engine", build)
+    monkeypatch.setattr("pipeline.engines.choose_engine", lambda *_: "cuda")
+    film = find_sources([str(make_clip(folder / "planned.mp4", 130))])[0]
+    gpu = GpuConfig(in_flight=1, batch_sizes=(4,), window_ms=1.5)
+    num_missed = NOTED.num_missed
+    result = measure(make_config(weights, folder, gpu=gpu), film, runs=1)
+    assert result["model"]["engine"] == PlannedGpu.name
+    assert result["alone_cpu_ms"]["infer"]["median"] > 0
+    (alone, whole) = asked  # the stages' own, and the run's
+    assert alone == whole
+    assert alone[0] is not None
+    assert (alone[0].batch_sizes, alone[0].window_ms) == ((4,), 1.5)
+    assert NOTED.num_missed == num_missed  # every picture lay where the engine reads by itself
+    assert NOTED.registered == {}
 
 
 def test_with_video_its_stages_are_in_the_bound(clip: Source, weights: Path, folder: Path) -> None:

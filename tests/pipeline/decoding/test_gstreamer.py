@@ -4,6 +4,7 @@
 import os
 import re
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,15 +15,24 @@ import pytest
 
 from model.config import ModelConfig
 from pipeline.cameras import CameraConfig
-from pipeline.config import OutputConfig, PipelineConfig, SourceConfig
-from pipeline.decoding.child import python_with_binding
+from pipeline.config import GpuConfig, OutputConfig, PipelineConfig, SourceConfig
+from pipeline.decoding import gst_elements
+from pipeline.decoding.child import has_element, python_with_binding
 from pipeline.decoding.decoder import MediaDecoder
+from pipeline.decoding.gst_elements import GpuElements, OnGpu
 from pipeline.decoding.gstreamer import GStreamerReader
 from pipeline.decoding.inputs import Source, camera_source
-from pipeline.errors import SourceError, SourceForbidden, SourceLost, SourceUnreadable
+from pipeline.errors import (
+    DecoderLost,
+    SourceError,
+    SourceForbidden,
+    SourceLost,
+    SourceUnreadable,
+)
 from pipeline.job import Job
 from tests.pipeline.cameras import make_film
 from tests.pipeline.media_factory import message_of
+from tests.pipeline.service import YARD, running
 from tests.pipeline.small_camera import SmallCamera
 
 BALL = "gst:videotestsrc pattern=ball is-live=true ! video/x-raw,width=130,height=97,framerate=50/1"
@@ -52,8 +62,8 @@ def camera(named: str, **settings: object) -> Source:
     return camera_source("yard", named, CameraConfig.model_validate(settings))
 
 
-def read(source: Source, timeout_s: float = 5) -> GStreamerReader:
-    return GStreamerReader(source, rtsp_transport="tcp", timeout_s=timeout_s)
+def read(source: Source, timeout_s: float = 5, gpu: OnGpu | None = None) -> GStreamerReader:
+    return GStreamerReader(source, rtsp_transport="tcp", timeout_s=timeout_s, gpu=gpu)
 
 
 def children() -> set[int]:
@@ -201,3 +211,100 @@ def test_a_run_reads_a_pipeline_like_any_other_source(tmp_path: Path, card_file:
     assert job.complete, job.streams[0].reason
     assert job.counters["gst-videotestsrc"]["decoded"] == 10
     assert children() == set()
+
+
+def played(download: str, gives: str = "video/x-raw") -> GpuElements:
+    """Elements of the processor in the place of a GPU's."""
+    return GpuElements(decoders=("openh264dec",), gives=gives, download=download)
+
+
+@pytest.mark.usefixtures("way")
+def test_an_element_of_the_gpu_that_fails_is_told_from_a_camera_that_does() -> None:
+    reader = read(camera(f"{BALL} ! queue"), gpu=OnGpu(played("identity error-after=4"), 0))
+    with pytest.raises(DecoderLost, match="gst:videotestsrc: GStreamer: "):
+        list(reader.packets())
+    lost = camera(f"{BALL} ! identity name=camera error-after=4")
+    reader = read(lost, gpu=OnGpu(played("identity"), 0))
+    with pytest.raises(SourceLost) as caught:
+        list(reader.packets())
+    assert not isinstance(caught.value, DecoderLost)
+    assert children() == set()
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    ("elements", "said"),
+    [(played("identity", gives="video/x-raw(memory:CUDAMemory)"), "could not link|stream error"),
+     (played("nosuchelement"), "no element")],
+    ids=["nobody decodes there", "missing"],
+)  # fmt: skip
+def test_a_pipeline_that_cannot_run_on_the_gpu_may_on_the_processor(
+    elements: GpuElements, said: str
+) -> None:
+    with pytest.raises(SourceLost, match=f"gst:videotestsrc: GStreamer: .*({said})"):
+        read(camera(f"{BALL} ! queue"), gpu=OnGpu(elements, 0))
+    assert children() == set()
+
+
+@pytest.mark.parametrize("gpu", [OnGpu(played("identity"), 0), None], ids=["GPU", "processor"])
+def test_a_pipeline_that_crashes_is_lost_and_on_the_gpu_that_is_taken_for_the_cause(
+    gpu: OnGpu | None,
+) -> None:
+    reader = read(camera(f"{BALL} ! queue"), gpu=gpu)
+    packets = reader.packets()
+    next(packets)
+    (child,) = children()
+    os.kill(child, signal.SIGABRT)
+    with pytest.raises(
+        SourceLost, match="gst:videotestsrc: GStreamer: it died by SIGABRT"
+    ) as caught:
+        list(packets)
+    assert isinstance(caught.value, DecoderLost) == (gpu is not None)
+
+
+@pytest.fixture
+def _two_decoders() -> None:
+    """Of which one plays the GPU's."""
+    if not (python_with_binding() and has_element("openh264dec") and has_element("avdec_h264")):
+        pytest.skip("needs two decoders of H.264 and the binding")
+
+
+@pytest.mark.usefixtures("_two_decoders")
+def test_the_gpu_s_decoder_is_taken_if_asked_for_and_else_never(
+    rtsp: SmallCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elements = played("identity")
+    monkeypatch.setattr(gst_elements, "ELEMENTS", (elements,))
+    assert gst_elements.elements_here() == elements
+    source = camera(rtsp.address(), decoder="gstreamer")
+    for gpu, library in ((OnGpu(elements, 0), "libgstopenh264"), (None, "libgstlibav")):
+        reader = read(source, gpu=gpu)
+        (child,) = children()
+        libraries = re.findall(r"libgst(?:openh264|libav)", Path(f"/proc/{child}/maps").read_text())
+        reader.close()
+        assert set(libraries) == {library}
+
+
+@pytest.mark.usefixtures("_two_decoders")
+def test_a_camera_goes_over_to_the_processor_when_the_gpu_fails_and_back_after_a_pause(
+    rtsp: SmallCamera, card_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gst_elements, "ELEMENTS", (played("identity error-after=20"),))
+    monkeypatch.setattr("pipeline.decoding.hardware.FIRST_PAUSE_S", 1.0)
+    source = camera_source(YARD, rtsp.address(), CameraConfig(decoder="gstreamer"))
+    with running(card_file, source, gpu=GpuConfig(decode="nvdec")) as service:
+
+        def decoder() -> str:
+            return service.supervisor.streams[YARD].decoder.path
+
+        service.wait(lambda: decoder() == "gstreamer-nv")
+        service.wait(lambda: decoder() == "cpu")
+        state = service.supervisor.streams[YARD]
+        assert "GStreamer: " in state.decoder.reason
+        assert "bob" not in state.decoder.reason
+        assert state.counters["hardware_lost"] == 1
+        service.wait_for_frames(YARD, 5)
+        service.wait(lambda: state.counters["hardware_lost"] == 2)
+        service.wait_for_frames(YARD, 5)
+    times = [frame.pts_ns for frame, _ in service.frames[YARD]]
+    assert times == sorted(set(times))

@@ -36,6 +36,17 @@ def test_cameras_are_named_sources_with_settings_of_their_own(config: ServeConfi
     assert not hasattr(yard.camera, "source")
 
 
+@pytest.mark.parametrize("pictures", [True, False])
+def test_a_camera_without_rules_has_no_pictures(*, pictures: bool) -> None:
+    zone = {"zones": {"all": [[0, 0], [1, 0], [1, 1]]}}
+    rule = {"rules": [{"name": "visitor", "kind": "enter", "zone": "all"}]}
+    source = {"source": "rtsp://192.0.2.11/live"}
+    cameras = {"plain": source, "zone": source | zone, "rule": source | zone | rule}
+    config = ServeConfig.model_validate({"cameras": cameras, "pictures": pictures})
+    pictured = {name: source.pictured for name, source in config.sources().items()}
+    assert pictured == {"plain": False, "zone": False, "rule": pictures}
+
+
 def test_what_cameras_have_in_common_goes_to_the_pipeline(config: ServeConfig) -> None:
     common = config.pipeline
     assert common.model == config.model

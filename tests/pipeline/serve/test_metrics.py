@@ -152,4 +152,4 @@ def test_one_path_a_camera_is_the_one_that_decodes_it(running: World) -> None:
     decoders = families(running)["sightline_decoder"].samples
     for name in NAMES:
         paths = {one.labels["path"]: one.value for one in decoders if one.labels["camera"] == name}
-        assert paths == {"nvdec": 0, "cpu": 1}
+        assert paths == {"nvdec": 0, "gstreamer-nv": 0, "cpu": 1}

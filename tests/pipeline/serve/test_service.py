@@ -23,6 +23,8 @@ from pipeline.serve import service as service_module
 from pipeline.serve.service import Service
 from pipeline.telling.config import TellingConfig
 from pipeline.telling.teller import Teller
+from pipeline.transport.memory import PoolDesk
+from pipeline.transport.pool import PoolFile
 from tests.pipeline.scenes import (
     SIZE,
     SquareEngine,
@@ -149,7 +151,7 @@ def test_cameras_come_change_and_go_over_http_and_another_loses_no_frame(
 def test_rules_that_change_hold_from_the_next_frame_and_the_stream_goes_on(
     place: Place, walk: Path
 ) -> None:
-    place.write({YARD: watched(walk)})
+    place.write({YARD: watched(walk, PARKED)})
     with serving(place.settings) as service:
         service.wait_for_frames(YARD)
         before = service.camera(YARD)["counters"]["decoded"]
@@ -157,7 +159,7 @@ def test_rules_that_change_hold_from_the_next_frame_and_the_stream_goes_on(
         told = service.client.post("/api/reload").json()
         assert told["changed"] == [YARD]
         service.wait(lambda: len(place.events("line")) >= 2)
-        place.write({YARD: watched(walk)})
+        place.write({YARD: watched(walk, PARKED)})
         assert service.client.post("/api/reload").status_code == 200
         service.wait_for_frames(YARD)
         num_told = len(place.events("line"))
@@ -167,6 +169,37 @@ def test_rules_that_change_hold_from_the_next_frame_and_the_stream_goes_on(
         assert counters["decoded"] > before
         assert len(place.events("line")) <= num_told + 1  # one may have been on its way
     assert [event.count for event in place.events("line")][:2] == [1, 2]
+
+
+def test_pictures_are_made_of_cameras_with_rules_alone_and_a_first_rule_brings_them(
+    place: Place, walk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[str] = []
+    create = PoolDesk.create
+
+    def noted(desk: PoolDesk, name: str, *args: Any, **settings: Any) -> PoolFile:
+        pools.append(name)
+        return create(desk, name, *args, **settings)
+
+    monkeypatch.setattr(PoolDesk, "create", noted)
+
+    def num_pictures(name: str) -> int:
+        return int(service.camera(name)["counters"]["pictures"])
+
+    place.write({YARD: watched(walk), DOOR: watched(walk, GATE_LINE)})
+    with serving(place.settings) as service:
+        service.wait(lambda: place.events("line") and service.tracked(YARD) > 5)
+        assert num_pictures(DOOR) > 0
+        assert num_pictures(YARD) == 0
+        place.write({YARD: watched(walk, VISITOR), DOOR: watched(walk, GATE_LINE, PARKED)})
+        told = service.client.post("/api/reload").json()
+        assert told["changed"] == [YARD, DOOR]
+        service.wait(lambda: place.events("enter"))
+        assert num_pictures(YARD) > 0
+    assert all(event.snapshot for event in place.events("enter"))
+    made = {name for name in pools if name.endswith("/pictures")}
+    assert made == {f"{DOOR}/pictures", f"{YARD}@2/pictures"}  # the door's stream went on
+    assert all(event.snapshot for event in place.events("line"))
 
 
 def test_a_fault_in_the_file_keeps_the_cameras_and_a_later_reload_undoes_what_http_told(
