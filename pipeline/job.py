@@ -10,6 +10,7 @@ from typing import Any
 from model.card import Card, read_card
 from model.engines import build_engine
 from model.engines.build import check_runs
+from model.engines.contract import Takes
 from model.files import replacing
 from model.shipped import has_default, with_min_score, with_weights
 from pipeline.config import PipelineConfig
@@ -188,11 +189,13 @@ def describe_graph(config: PipelineConfig) -> str:
         ModelError: the weights or the classes are not as they must be.
     """
     card = None
+    takes: Takes = "canvases"
     devices: tuple[int, ...] = (0,)
     if config.model.weights or has_default():
         config = settled(config)
         card = card_of(config)
-        devices = devices_here(config, takes_here(config, card))
+        takes = takes_here(config, card)
+        devices = devices_here(config, takes)
     classes = card.classes if card else ()
     plan = Plan(
         config=config,
@@ -201,6 +204,7 @@ def describe_graph(config: PipelineConfig) -> str:
         floor=tracker_floor(config),
         build_engine=build_engine,
         outputs=Outputs(config.output),
+        takes=takes,
         devices=devices,
     )
     return str(video_graph(plan, CounterTable()))

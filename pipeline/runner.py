@@ -55,14 +55,14 @@ The model may change at run time (`swap_model`):
 
 Where there are several accelerators (`gpu.devices`), each has a trunk:
 
-18. A stream is at one of them from its begin to its end, the one with the fewest of its kind. What
-    happens to a trunk, streams at others are not told of.
-19. The streams of a trunk that is given up go over to others, the same branches as they are: each
-    decoder sends there what has no tracks yet, as in 8, so files and cameras lose no frame by it
-    but what is late by then, and the tracks of files are the same.
+18. A stream is given to the one with the fewest of its kind and stays there till its end, unless 19
+    holds. What happens to a trunk, streams at others are not told of.
+19. The streams of a trunk that is given up go over to others, as the branches they are: each
+    decoder sends there what has no tracks yet, as in 8. The tracks of a file are the same; a camera
+    loses the frames that are too old by then, or found no room meanwhile.
 20. Decoders that use the GPU (`gpu.decode`) work in the process of their trunk and die with it:
-    their readers begin anew with them, where the trunk is replaced or in the process of another,
-    as in 9. A reader that dies alone is replaced, and its decoder goes on where it is.
+    their readers are ended for it, and both begin anew as in 9, where their trunk then is. A reader
+    that dies alone is replaced, and its decoder goes on where it is.
 
 Where the plan is a service:
 
@@ -93,6 +93,7 @@ from pipeline.decoding.inputs import Source
 from pipeline.failures import Failures
 from pipeline.graph import Plan
 from pipeline.host import worker_name
+from pipeline.hosted import Hosted
 from pipeline.metrics import CounterTable
 from pipeline.models import ModelInUse
 from pipeline.roster import Roster
@@ -165,14 +166,13 @@ class Supervisor:
         self._worker: dict[str, Post] = {}
         self._replacing: set[str] = set()
         """Workers that take the place of others, whose writers do not know them yet."""
-        self._orphans: set[str] = set()
-        """Streams whose decoders died with their trunk, and whose readers are to end for it."""
         self._failures = Failures(plan.config.supervision)
         self._stops = itertools.count()
         self._stop_level = 0
         self._stop_done = 0
         self._branches = Branches(counters)
         self._wiring = Wiring(self._crew, self._branches)
+        self._hosted = Hosted(self._crew)
         self._roster = Roster(sources, counters.room)
         for source in sources:
             self._branches.enrol(source)
@@ -308,7 +308,7 @@ class Supervisor:
             self._worker.pop(worker, None)
             self.usage.pop(worker, None)
             self._replacing.discard(worker)
-        self._orphans.discard(stream)
+        self._hosted.forget(stream)
         self._branches.retire(state)
 
     def _start_trunk(self, number: int) -> None:
@@ -403,17 +403,8 @@ class Supervisor:
         state.working.difference_update(workers)
         if not state.working and state.ended_s is None:
             self._close_stream(state)
-        elif self._is_orphan(state) and not state.closing:
-            self._start_again((*self._graph.hosted, "read"), state)
-
-    def _is_orphan(self, state: StreamState) -> bool:
-        """Whether a stream's decoder died with its trunk, and its reader has ended since."""
-        return state.branch.stream in self._orphans and not self._at_work("read", state)
-
-    def _at_work(self, group: str, state: StreamState) -> set[str]:
-        """Those of a group of a branch that have not ended."""
-        names = {worker_name(stage.name, state.branch.stream) for stage in self._graph.group(group)}
-        return names & state.working
+        elif self._hosted.may_begin(state):
+            self._start_again(self._hosted.begin_anew, state)
 
     def _close_stream(self, state: StreamState) -> None:
         """The branch is gone: the trunk may forget it, its memory goes back."""
@@ -449,8 +440,8 @@ class Supervisor:
         for pool in death.pools:
             self._wiring.tell_trunk(state.branch.trunk, Unmap(pool=pool))
         lost = [worker_name(stage.name, death.stream) for stage in self._graph.group(death.group)]
-        orphaned = death.group == "read" and death.stream in self._orphans
-        if death.group == "read" and self._has_all(state) and not orphaned:
+        orphaned = death.group == "read" and self._hosted.is_orphan(state)
+        if death.group == "read" and self._hosted.have_all(state) and not orphaned:
             self._leave_branch(state, lost)
             return
         fatal = death.group == "sinks" or (death.group == "track" and not state.source.live)
@@ -470,14 +461,9 @@ class Supervisor:
         self._end_stream(state)
         self._leave_branch(state, lost)
 
-    def _has_all(self, state: StreamState) -> bool:
-        """Whether a decoder with a home of its own has ended, and nobody need read for it."""
-        hosted = self._graph.hosted
-        return bool(hosted) and not any(self._at_work(group, state) for group in hosted)
-
     def _start_again(self, groups: Sequence[str], state: StreamState) -> None:
         """Start groups of a branch where those before them left off."""
-        self._orphans.discard(state.branch.stream)
+        self._hosted.forget(state.branch.stream)
         for group in groups:
             state.working.update(self._start(group, state.branch, state.checkpoint))
         if state.stopped:
@@ -514,18 +500,7 @@ class Supervisor:
         for state in streams:
             if state.answered:  # the one that died was told, this one was not
                 self._wiring.forget(state)
-            self._lose_hosted(state)
-
-    def _lose_hosted(self, state: StreamState) -> None:
-        """Have a stream's reader end too, whose decoder died with its trunk; both begin anew."""
-        hosted = {worker for group in self._graph.hosted for worker in self._at_work(group, state)}
-        if not hosted:
-            return
-        if not state.closing:
-            self._orphans.add(state.branch.stream)
-            for worker in self._at_work("read", state):
-                self._crew.give_up(worker, "its decoder died with the trunk")
-        self._leave_branch(state, hosted)
+            self._leave_branch(state, self._hosted.lose(state))
 
     def _stop_source(self, state: StreamState) -> None:
         state.stopped = True

@@ -115,7 +115,8 @@ class Graph:
             lines.append(f"{title}:")
             for stage in stages:
                 ends = [_ends(stage.reads), stage.name, _ends(stage.writes)]
-                lines.append("  " + " -> ".join(end for end in ends if end))
+                where = "  (in the trunk's process)" if stage.group in self.hosted else ""
+                lines.append("  " + " -> ".join(end for end in ends if end) + where)
         return "\n".join(lines)
 
 

@@ -119,7 +119,7 @@ def test_20_a_reader_and_then_a_trunk_die_and_no_track_is_another(
     assert job.summary()["replaced"] == ["read yard", "trunk", "read yard"]
     counters = job.counters["yard"]
     assert counters["decoded"] == counters["tracked"] == counters["packets"] == NUM_FRAMES
-    assert not job.supervisor._orphans
+    assert not job.supervisor._hosted._orphans
 
 
 @pytest.mark.slow

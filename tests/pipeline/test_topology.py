@@ -53,6 +53,13 @@ def test_where_there_are_several_trunks_the_print_says_so() -> None:
     assert "each of 2 trunks:" in str(replace(GRAPH, num_trunks=2)).splitlines()
 
 
+def test_a_stage_that_works_in_the_process_of_its_trunk_is_printed_so() -> None:
+    lines = str(replace(GRAPH, hosted=("track",))).splitlines()
+    assert [line for line in lines if line.endswith("(in the trunk's process)")] == [
+        "  found[8] -> track -> tracked[16]  (in the trunk's process)"
+    ]
+
+
 def test_two_links_at_one_stage_are_printed_side_by_side() -> None:
     draw = replace(DRAW, reads=(TRACKED, FOUND))
     assert "  tracked[16], found[8] -> draw" in str(Graph((INFER,), (SOURCE, TRACK, WRITE, draw)))
