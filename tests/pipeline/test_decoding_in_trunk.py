@@ -28,6 +28,7 @@ from pipeline.outputs import Outputs
 from pipeline.runner import Supervisor
 from pipeline.stages.source import ReadFile
 from pipeline.transport.ports import Ports
+from tests.pipeline.decoding.played_gpu import PlayedGpu
 from tests.pipeline.planned import build_planned, make_clip
 from tests.pipeline.scenes import CLASSES, count_frames, read_jsonl
 from tests.pipeline.service import DOOR, YARD, replay, running
@@ -120,6 +121,23 @@ def test_20_a_reader_and_then_a_trunk_die_and_no_track_is_another(
     counters = job.counters["yard"]
     assert counters["decoded"] == counters["tracked"] == counters["packets"] == NUM_FRAMES
     assert not job.supervisor._hosted._orphans
+
+
+def test_20_what_decoders_of_a_trunk_leave_on_the_gpu_is_read_there(
+    tmp_path: Path, card_file: Path, clip: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the trunk died, with all that lay on its GPU."""
+    (tmp_path / "notes").mkdir()
+    gpu = PlayedGpu(tmp_path / "notes")
+    monkeypatch.setattr("pipeline.job.build_engine", gpu)
+    config = make_config(
+        card_file, tmp_path / "out", gpu=GpuConfig(decode="nvdec", devices=(0,)), window=4
+    )
+    job = run_job(config, clip, Killer(("trunk", 40)))
+    assert tracks(tmp_path / "out") == expected
+    assert job.summary()["replaced"] == ["trunk", "read yard"]
+    assert job.streams[0].decoder.path == "nvdec"
+    assert gpu.num_read_there() > (NUM_FRAMES - 40) // 2
 
 
 @pytest.mark.slow
