@@ -59,5 +59,5 @@ def _opened(path: Path) -> zipfile.ZipFile:
 def _content(path: Path, package: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     try:
         return package.read(entry)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError):
+    except (zipfile.BadZipFile, OSError, RuntimeError):
         raise WeightsError(f"{path}: the artefact is damaged; export it again") from None

@@ -75,7 +75,7 @@ CALL_FAULTS: Final = (
 )  # fmt: skip
 """What torch raises about a pickle that does not make sense."""
 ZIP_FAULTS: Final = (
-    zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, LookupError,
+    zipfile.BadZipFile, RuntimeError, ValueError, EOFError, LookupError,
     OverflowError,
 )  # fmt: skip
 

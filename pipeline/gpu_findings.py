@@ -85,7 +85,7 @@ def hardware_fault() -> str | None:
         decoder = av.CodecContext.create("h264", "r", hwaccel=wish)
         packets = (*grey_keyframe(), None)
         formats = {frame.format.name for packet in packets for frame in decoder.decode(packet)}
-    except (OSError, RuntimeError, NotImplementedError, av.FFmpegError) as failure:
+    except (OSError, RuntimeError, av.FFmpegError) as failure:
         return f"NVDEC cannot be had ({type(failure).__name__}: {failure})"
     # a decoder that fell back says nothing, its frames do
     return None if formats == {"cuda"} else f"NVDEC gave way to {', '.join(formats) or 'nothing'}"

@@ -4,13 +4,13 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from model.card import Card, read_card
 from model.engines import build_engine
 from model.engines.build import check_runs
-from model.engines.contract import Takes
 from model.files import replacing
 from model.shipped import has_default, with_min_score, with_weights
 from pipeline.config import PipelineConfig
@@ -61,24 +61,18 @@ class Job:
             raise SourceUnreadable("no source named; give a file, a folder or an rtsp:// address")
         self.config = config = settled(config)
         self.card = card_of(config)
-        takes = takes_here(config, self.card)
-        class_ids = class_ids_of(config.classes, self.card.classes)
+        plan = _plan(config, self.card)
         self.sources = find_sources(named)
         wanted = [check_camera(source, config, self.card.classes) for source in self.sources]
-        self.outputs = Outputs(config.output)
+        self.outputs = plan.outputs
         self.counters = CounterTable(room=len(self.sources))
         if take is None:
             self.outputs.prepare(self.sources)
         self._writes_files = take is None
-        plan = Plan(
-            config=config,
-            classes=self.card.classes,
-            class_ids=classes_for(class_ids, wanted),
+        plan = replace(
+            plan,
+            class_ids=classes_for(plan.class_ids, wanted),
             floor=floor_for(config, wanted),
-            build_engine=build_engine,
-            outputs=self.outputs,
-            takes=takes,
-            devices=devices_here(config, takes),
             take=take,
         )
         self.supervisor = Supervisor(plan, self.counters, self.sources)
@@ -188,25 +182,18 @@ def describe_graph(config: PipelineConfig) -> str:
     Raises:
         ModelError: the weights or the classes are not as they must be.
     """
-    card = None
-    takes: Takes = "canvases"
-    devices: tuple[int, ...] = (0,)
     if config.model.weights or has_default():
         config = settled(config)
-        card = card_of(config)
-        takes = takes_here(config, card)
-        devices = devices_here(config, takes)
-    classes = card.classes if card else ()
-    plan = Plan(
-        config=config,
-        classes=classes,
-        class_ids=class_ids_of(config.classes, classes) if card else None,
-        floor=tracker_floor(config),
-        build_engine=build_engine,
-        outputs=Outputs(config.output),
-        takes=takes,
-        devices=devices,
-    )
+        plan = _plan(config, card_of(config))
+    else:
+        plan = Plan(
+            config=config,
+            classes=(),
+            class_ids=None,
+            floor=tracker_floor(config),
+            build_engine=build_engine,
+            outputs=Outputs(config.output),
+        )
     return str(video_graph(plan, CounterTable()))
 
 
@@ -216,10 +203,14 @@ def builder_of(config: PipelineConfig) -> BuildEngine:
     Raises:
         ModelError: the weights or the settings are not as they must be.
     """
-    card = card_of(config)
+    plan = _plan(config, card_of(config))
+    return engine_builder(plan, plan.devices[0])
+
+
+def _plan(config: PipelineConfig, card: Card) -> Plan:
+    """What settled settings decide, whatever the streams want."""
     takes = takes_here(config, card)
-    devices = devices_here(config, takes)
-    plan = Plan(
+    return Plan(
         config=config,
         classes=card.classes,
         class_ids=class_ids_of(config.classes, card.classes),
@@ -227,9 +218,8 @@ def builder_of(config: PipelineConfig) -> BuildEngine:
         build_engine=build_engine,
         outputs=Outputs(config.output),
         takes=takes,
-        devices=devices,
+        devices=devices_here(config, takes),
     )
-    return engine_builder(plan, devices[0])
 
 
 def settled(config: PipelineConfig) -> PipelineConfig:

@@ -277,12 +277,20 @@ def card_of(guided: GuidedDetector, found: Material, recipe: Recipe, output: Pat
         trained=Trained(
             data=found.name,
             data_digest=found.digest,
-            recipe=recipe.model_dump_json(),
+            recipe=_published(recipe).model_dump_json(),
             epoch=0,
             commit=commit(),
             start=before.trained if before else None,
         ),
     )
+
+
+def _published(recipe: Recipe) -> Recipe:
+    """Return a recipe without the folders of this machine: cards are handed on."""
+    if not isinstance(recipe.model, Path):
+        return recipe
+    path = recipe.model.resolve()
+    return recipe.model_copy(update={"model": Path(path.parent.name, path.name)})
 
 
 def scale_of(guided: GuidedDetector) -> ScaleName:

@@ -172,7 +172,7 @@ class HardwareDecoder:
                 is_hw_owned=True,
             )
             context = open_on_device(self._parameters, device)
-        except (av.error.FFmpegError, NotImplementedError, RuntimeError, TypeError) as error:
+        except (av.error.FFmpegError, RuntimeError, TypeError) as error:
             self._watch.on_refused(f"no decoder on the GPU: {_said(error)}")
             return None
         if not context.is_hwaccel:

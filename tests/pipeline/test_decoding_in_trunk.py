@@ -33,6 +33,8 @@ from tests.pipeline.planned import build_planned, make_clip
 from tests.pipeline.scenes import CLASSES, count_frames, read_jsonl
 from tests.pipeline.service import DOOR, YARD, replay, running
 
+pytestmark = pytest.mark.usefixtures("two_gpus")
+
 NUM_FRAMES = 120
 ON_GPU = GpuConfig(decode="auto")
 
@@ -40,13 +42,6 @@ ON_GPU = GpuConfig(decode="auto")
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clip(tmp_path_factory.mktemp("clip") / "yard.mp4", NUM_FRAMES)
-
-
-@pytest.fixture(autouse=True)
-def _gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.job.build_engine", build_planned)
-    monkeypatch.setattr("pipeline.engines.choose_engine", lambda *_: "cuda")
-    monkeypatch.setattr("pipeline.engines.num_devices", lambda: 2)
 
 
 def make_config(weights: Path, folder: Path, **nodes: Any) -> PipelineConfig:

@@ -30,6 +30,8 @@ from tests.pipeline.planned import NOTED, PlannedGpu, build_planned, make_clip
 from tests.pipeline.scenes import make_card_file
 from tests.pipeline.service import DOOR, GATE, YARD, Running, replay, running
 
+pytestmark = pytest.mark.usefixtures("two_gpus")
+
 NUM_FRAMES = 120
 NAMES = ("yard", "gate")
 UNHURRIED: dict[str, Any] = {"source": SourceConfig(staleness_s=10), "window": 32}
@@ -39,13 +41,6 @@ UNHURRIED: dict[str, Any] = {"source": SourceConfig(staleness_s=10), "window": 3
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clip(tmp_path_factory.mktemp("clip") / "yard.mp4", NUM_FRAMES)
-
-
-@pytest.fixture(autouse=True)
-def _two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.job.build_engine", build_planned)
-    monkeypatch.setattr("pipeline.engines.choose_engine", lambda *_: "cuda")
-    monkeypatch.setattr("pipeline.engines.num_devices", lambda: 2)
 
 
 @pytest.fixture(scope="module")

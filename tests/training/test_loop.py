@@ -146,6 +146,8 @@ def test_deployed_weights_are_trained_further(data: Path) -> None:
     assert card.scale == "T"
     assert card.trained is not None
     assert card.trained.start == read_card(weights).trained
+    recipe = Recipe.model_validate_json(card.trained.recipe)
+    assert recipe.model == Path("run/weights.safetensors")  # and not where it lies here
     assert card.trained.from_random()
 
 
